@@ -1,0 +1,116 @@
+package bufreg
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Buffer is a view of leased memory together with a claim on one reference to it. It is a
+// small value: copying it copies no reference. The zero Buffer holds nothing.
+type Buffer struct {
+	s   *slot
+	gen uint32
+	off uint32
+	n   uint32
+}
+
+// slot is the state of one piece of the arena. There is one for each page; the piece's
+// first page's is the one in use.
+type slot struct {
+	// state is generation<<32 | references. The generation counts leases of this slot,
+	// and moves on when the last reference goes.
+	state atomic.Uint64
+	base  unsafe.Pointer // first byte of the piece, in the arena
+	home  *Cache         // who leased it; nil: the Registry
+	reg   *Registry
+	next  uint32 // index+1 of the next slot in a free list
+	index uint32 // page number in the arena
+	class class
+	debug slotDebug
+}
+
+// Bytes is the view's memory. It must not be used after the reference it came with is
+// released, nor written to while a send of it is under way.
+func (b Buffer) Bytes() []byte {
+	b.check("Bytes")
+	return unsafe.Slice((*byte)(unsafe.Add(b.s.base, b.off)), b.n)
+}
+
+// Len is the view's length in bytes.
+func (b Buffer) Len() int { return int(b.n) }
+
+// Cap is the capacity of the whole lease in bytes.
+func (b Buffer) Cap() int { return b.s.class.size() }
+
+// IsZero reports whether b holds nothing.
+func (b Buffer) IsZero() bool { return b.s == nil }
+
+// View is n bytes of b from off. It shares b's reference: retain it if it outlives b.
+// It panics when the range is not inside b.
+func (b Buffer) View(off, n int) Buffer {
+	if off < 0 || n < 0 || off+n > int(b.n) {
+		panic(fmt.Sprintf("bufreg: view [%d:%d+%d] of a buffer of %d bytes", off, off, n, b.n))
+	}
+	b.off += uint32(off)
+	b.n = uint32(n)
+	return b
+}
+
+// Full is the view of the whole lease, which its sole owner may fill past Len.
+func (b Buffer) Full() Buffer {
+	b.off, b.n = 0, uint32(b.s.class.size())
+	return b
+}
+
+// Same reports whether both are views of one lease.
+func (b Buffer) Same(c Buffer) bool { return b.s == c.s && b.gen == c.gen }
+
+// Retain adds a reference and returns b. Each reference is released once.
+func (b Buffer) Retain() Buffer {
+	if got := b.s.state.Add(1); uint32(got>>32) != b.gen || uint32(got) < 2 {
+		b.fault("Retain", got)
+	}
+	b.s.debug.record(eventRetain)
+	return b
+}
+
+// Release gives up one reference; the last one returns the memory to where it was leased.
+// Any goroutine may call it. Releasing more often than retained panics.
+func (b Buffer) Release() {
+	b.s.debug.record(eventRelease)
+	got := b.s.state.Add(^uint64(0))
+	if uint32(got>>32) != b.gen || int32(got) < 0 {
+		b.fault("Release", got)
+	}
+	if uint32(got) == 0 {
+		b.s.debug.poison(b.s)
+		b.s.state.Store(uint64(b.gen+1) << 32)
+		b.s.reg.put(b.s)
+	}
+}
+
+// Refs is the number of references at the moment, for tests and diagnostics.
+func (b Buffer) Refs() int {
+	b.check("Refs")
+	return int(uint32(b.s.state.Load()))
+}
+
+// Addr is the address of the view's first byte, for a request to the kernel.
+func (b Buffer) Addr() uintptr { return uintptr(b.s.base) + uintptr(b.off) }
+
+// Index is the index of the registered buffer that the view lies in.
+func (b Buffer) Index() uint16 { return uint16(uint64(b.s.index) << minShift / regionSize) }
+
+func (b Buffer) check(op string) {
+	if got := b.s.state.Load(); uint32(got>>32) != b.gen {
+		b.fault(op, got)
+	}
+}
+
+// fault panics: a reference was used that its holder no longer had. Going on could hand
+// one owner's bytes to another.
+func (b Buffer) fault(op string, state uint64) {
+	panic(fmt.Sprintf("bufreg: %s of a released buffer (lease %d of page %d; now lease %d with %d references)%s",
+		op, b.gen, b.s.index, state>>32, int32(state), b.s.debug.history()))
+}

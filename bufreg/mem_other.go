@@ -1,0 +1,9 @@
+//go:build !linux
+
+package bufreg
+
+import "sluice/ring"
+
+func mapArena(int) ([]byte, error) { return nil, ring.ErrUnsupported }
+
+func unmapArena([]byte) error { return nil }

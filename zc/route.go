@@ -1,0 +1,168 @@
+package zc
+
+import "fmt"
+
+// Route is the way that bytes take to the socket.
+type Route uint8
+
+const (
+	// Copy is SEND or SENDMSG: the kernel copies the bytes, the buffer is free at the completion.
+	Copy Route = iota
+	// ZeroCopy is SEND_ZC or SENDMSG_ZC from registered memory: the kernel reads the bytes
+	// when it transmits, the buffer is free at the notification.
+	ZeroCopy
+	// Sendfile is sendfile(2): page-cache pages are handed to the socket.
+	Sendfile
+
+	NumRoutes = iota
+)
+
+func (r Route) String() string { return [NumRoutes]string{"copy", "zero-copy", "sendfile"}[r] }
+
+// Reason says why a route was taken.
+type Reason uint8
+
+const (
+	AboveThreshold   Reason = iota // zero-copy: large enough to pay
+	BelowThreshold                 // copy: too small to pay
+	SmallSegments                  // copy: a gather of pieces smaller than a page
+	PathCopies                     // the peer is on this host, whose loopback copies zero-copy sends anyway
+	SocketCopies                   // the socket takes no zero-copy sends (unix, kTLS, MPTCP)
+	PolicyOff                      // the policy forbids zero-copy
+	NoSendZC                       // the kernel has no SEND_ZC (before 6.0)
+	NoFixedVectors                 // copy: a header before a body, on a kernel that cannot gather registered buffers (before 6.15)
+	ShortOfMemory                  // copy: the kernel refused the zero-copy send with ENOBUFS or ENOMEM
+	NoBuffers                      // sendfile: the arena had no buffer for the file's bytes
+	FileTooSmall                   // a small file's bytes were read into the arena, to leave with their header
+
+	NumReasons = iota
+)
+
+func (r Reason) String() string {
+	return [NumReasons]string{"above-threshold", "below-threshold", "small-segments", "path-copies", "socket-copies", "policy-off",
+		"no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "file-too-small"}[r]
+}
+
+// Mode is who sets the threshold.
+type Mode uint8
+
+const (
+	Auto  Mode = iota // the default for the kernel, and no zero-copy where the path copies anyway
+	Fixed             // zero-copy from Threshold on, on every path
+	Off               // never zero-copy
+)
+
+// Policy is what the user asked for. The zero Policy is Auto.
+type Policy struct {
+	Mode      Mode
+	Threshold int // bytes in one send; for Fixed
+}
+
+// Validate refuses settings that have no meaning.
+func (p Policy) Validate() error {
+	if p.Mode > Off {
+		return fmt.Errorf("zero-copy mode %d: use Auto, Fixed or Off", p.Mode)
+	}
+	if p.Threshold < 0 {
+		return fmt.Errorf("zero-copy threshold of %d bytes: it cannot be negative", p.Threshold)
+	}
+	if p.Threshold != 0 && p.Mode != Fixed {
+		return fmt.Errorf("zero-copy threshold of %d bytes without Mode Fixed: it would have no effect", p.Threshold)
+	}
+	return nil
+}
+
+// Kernel is what the kernel can do, as far as routes depend on it.
+type Kernel struct {
+	SendZC       bool // 6.0
+	FixedVectors bool // SENDMSG_ZC from registered buffers, 6.15
+	// Threshold is where zero-copy starts to pay in Auto mode, in bytes; see DefaultThreshold.
+	Threshold int
+}
+
+// DefaultThreshold is where Auto mode starts with zero-copy, in bytes of one send. The
+// break-even lies near 8 KiB for a source that is cold in the cache and near 64 KiB for a
+// hot one; 32 KiB loses little either way. Before 6.10 each send's notification was an
+// allocation of its own, which moves it up.
+func DefaultThreshold(major, minor int) int {
+	if major < 6 || major == 6 && minor < 10 {
+		return 128 << 10
+	}
+	return 32 << 10
+}
+
+// Socket is what is known of a connection.
+type Socket struct {
+	Local bool // the peer is on this host
+	NoZC  bool // the socket refused zero-copy, or is of a kind that does
+}
+
+// minSegment is the mean size of a gather's pieces below which zero-copy does not pay: each
+// piece takes one of the 17 page slots of an skb.
+const minSegment = 4096
+
+// Decision is a route and why.
+type Decision struct {
+	Route  Route
+	Reason Reason
+	// Segments is how many of the offered segments go with this send, at least 1.
+	Segments int
+	// More asks for MSG_MORE: the rest of the message follows at once.
+	More bool
+}
+
+// Allowed reports whether zero-copy can be used at all on this socket, and if not why.
+func (p Policy) Allowed(k Kernel, s Socket) (bool, Reason) {
+	switch {
+	case p.Mode == Off:
+		return false, PolicyOff
+	case !k.SendZC:
+		return false, NoSendZC
+	case s.NoZC:
+		return false, SocketCopies
+	case s.Local && p.Mode == Auto:
+		return false, PathCopies
+	}
+	return true, AboveThreshold
+}
+
+// MinSend is the size from which a send goes by zero-copy where it is allowed.
+func (p Policy) MinSend(k Kernel) int {
+	if p.Mode == Fixed {
+		return p.Threshold
+	}
+	return k.Threshold
+}
+
+// Route decides how the segments of the given sizes, which lie at the head of a
+// connection's queue, are sent. There is at least one.
+func (p Policy) Route(k Kernel, s Socket, segments []uint32) Decision {
+	all := len(segments)
+	if ok, why := p.Allowed(k, s); !ok {
+		return Decision{Copy, why, all, false}
+	}
+	total := 0
+	for _, n := range segments {
+		total += int(n)
+	}
+	least := p.MinSend(k)
+	switch {
+	case total < least:
+		return Decision{Copy, BelowThreshold, all, false}
+	case all == 1:
+		return Decision{ZeroCopy, AboveThreshold, 1, false}
+	case k.FixedVectors && total < all*minSegment:
+		return Decision{Copy, SmallSegments, all, false}
+	case k.FixedVectors:
+		return Decision{ZeroCopy, AboveThreshold, all, false}
+	case int(segments[0]) >= least:
+		return Decision{ZeroCopy, AboveThreshold, 1, false}
+	}
+	// No gather from registered memory: what comes before the first large segment is copied,
+	// and held back by MSG_MORE until that segment follows.
+	n := 1
+	for n < all && int(segments[n]) < least {
+		n++
+	}
+	return Decision{Copy, NoFixedVectors, n, n < all}
+}
