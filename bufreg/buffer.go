@@ -49,7 +49,7 @@ func (b Buffer) IsZero() bool { return b.s == nil }
 // View is n bytes of b from off. It shares b's reference: retain it if it outlives b.
 // It panics when the range is not inside b.
 func (b Buffer) View(off, n int) Buffer {
-	if off < 0 || n < 0 || off+n > int(b.n) {
+	if off < 0 || n < 0 || off > int(b.n)-n {
 		panic(fmt.Sprintf("bufreg: view [%d:%d+%d] of a buffer of %d bytes", off, off, n, b.n))
 	}
 	b.off += uint32(off)
@@ -57,9 +57,16 @@ func (b Buffer) View(off, n int) Buffer {
 	return b
 }
 
-// Full is the view of the whole lease, which its sole owner may fill past Len.
-func (b Buffer) Full() Buffer {
-	b.off, b.n = 0, uint32(b.s.class.size())
+// Room is how many bytes of the lease lie behind the view.
+func (b Buffer) Room() int { return b.Cap() - int(b.off) - int(b.n) }
+
+// Extend is the view with n more bytes at its end, which the lease's sole owner may have
+// written there. It panics past the lease's capacity.
+func (b Buffer) Extend(n int) Buffer {
+	if n < 0 || n > b.Room() {
+		panic(fmt.Sprintf("bufreg: extend by %d bytes a view with room for %d", n, b.Room()))
+	}
+	b.n += uint32(n)
 	return b
 }
 
@@ -68,25 +75,38 @@ func (b Buffer) Same(c Buffer) bool { return b.s == c.s && b.gen == c.gen }
 
 // Retain adds a reference and returns b. Each reference is released once.
 func (b Buffer) Retain() Buffer {
-	if got := b.s.state.Add(1); uint32(got>>32) != b.gen || uint32(got) < 2 {
-		b.fault("Retain", got)
+	for {
+		state := b.s.state.Load()
+		if uint32(state>>32) != b.gen || uint32(state) == 0 {
+			b.fault("Retain", state)
+		}
+		if b.s.state.CompareAndSwap(state, state+1) {
+			b.s.debug.record(eventRetain)
+			return b
+		}
 	}
-	b.s.debug.record(eventRetain)
-	return b
 }
 
 // Release gives up one reference; the last one returns the memory to where it was leased.
 // Any goroutine may call it. Releasing more often than retained panics.
 func (b Buffer) Release() {
 	b.s.debug.record(eventRelease)
-	got := b.s.state.Add(^uint64(0))
-	if uint32(got>>32) != b.gen || int32(got) < 0 {
-		b.fault("Release", got)
-	}
-	if uint32(got) == 0 {
-		b.s.debug.poison(b.s)
-		b.s.state.Store(uint64(b.gen+1) << 32)
-		b.s.reg.put(b.s)
+	for {
+		// Not a plain subtraction: releasing once too often would then take the next
+		// owner's reference, or bring the ended generation back, before it panics.
+		state := b.s.state.Load()
+		if uint32(state>>32) != b.gen || uint32(state) == 0 {
+			b.fault("Release", state)
+		}
+		if uint32(state) > 1 {
+			if b.s.state.CompareAndSwap(state, state-1) {
+				return
+			}
+		} else if b.s.state.CompareAndSwap(state, uint64(b.gen+1)<<32) {
+			b.s.debug.poison(b.s)
+			b.s.reg.put(b.s)
+			return
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package bufreg
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 )
 
@@ -10,8 +11,12 @@ import (
 type Cache struct {
 	reg   *Registry
 	wake  func()
-	local [numClasses]localList
 	limit int // bytes kept in each class before the rest goes back to the slabs
+
+	// mu is the owner's, and costs it two atomic operations, until somebody is short of
+	// memory and takes what local holds. It is locked after Registry.mu.
+	mu    sync.Mutex
+	local [numClasses]localList
 
 	returned stack        // released buffers that the owner has not sorted yet
 	waiting  atomic.Bool  // wake is owed
@@ -24,12 +29,13 @@ type localList struct {
 	n    int
 }
 
-// localBytes bounds what a loop keeps of each class for itself: two batches of small
+// localBytes bounds what a loop keeps of each class at hand: two batches of small
 // buffers, none of the largest.
 const localBytes = 512 << 10
 
-// NewCache makes a cache. wake is called, from any goroutine and without blocking, once
-// after each ErrNoBuffers, when a buffer has returned.
+// NewCache makes a cache. wake is called, from any goroutine and without blocking, when a
+// buffer has returned: once for all ErrNoBuffers since the last call. That may be before the
+// failing Lease has returned, and the buffer may be too small: on wake, lease again.
 func (r *Registry) NewCache(wake func()) *Cache {
 	c := &Cache{reg: r, wake: wake, limit: min(localBytes, len(r.mem)/128)}
 	r.mu.Lock()
@@ -46,7 +52,9 @@ func (c *Cache) Lease(n int) (Buffer, error) {
 		return Buffer{}, fmt.Errorf("lease %d bytes: %w", n, ErrTooLarge)
 	}
 	cl := classFor(n)
+	c.mu.Lock()
 	s := c.local[cl].pop(c.reg)
+	c.mu.Unlock()
 	if s == nil {
 		if s = c.refill(cl); s == nil {
 			return Buffer{}, ErrNoBuffers
@@ -56,40 +64,55 @@ func (c *Cache) Lease(n int) (Buffer, error) {
 	return s.lease(c, n), nil
 }
 
-// refill finds a buffer of class cl or larger: what came back, the slabs, other caches'
-// returns, then what this cache keeps of other classes.
+// refill finds a buffer of class cl or larger.
 func (c *Cache) refill(cl class) *slot {
-	if c.sort(); c.local[cl].n > 0 {
-		return c.local[cl].pop(c.reg)
-	}
-	if s := c.refillFromSlabs(cl); s != nil {
+	if s := c.search(cl); s != nil {
 		return s
 	}
-	// The promise to wake is made before the last look, so that a return in between is
-	// seen by one or the other.
-	if c.waiting.CompareAndSwap(false, true) {
-		c.reg.waiting.Add(1)
+	if c.waiting.Load() {
+		return nil // promised to an earlier Lease, which must not lose it to this one
 	}
-	c.Flush()
-	s := c.refillFromSlabs(cl)
+	// The promise to wake is made before the last look, so that a return in between is
+	// seen by one or the other. It is counted before it is made, and until it is taken back:
+	// a count that can be too low would hide another cache's promise.
+	c.reg.waiting.Add(1)
+	c.waiting.Store(true)
+	s := c.search(cl)
 	if s != nil && c.waiting.CompareAndSwap(true, false) {
 		c.reg.waiting.Add(-1)
 	}
 	return s
 }
 
-func (c *Cache) refillFromSlabs(cl class) *slot {
+// search looks at what came back, the slabs, then whatever any cache keeps. It holds the
+// lock throughout: nobody finds the arena empty because buffers are on the way.
+func (c *Cache) search(cl class) *slot {
 	c.reg.mu.Lock()
 	defer c.reg.mu.Unlock()
-	s := c.reg.takeLocked(cl)
-	if s == nil {
-		c.reg.reclaimLocked()
-		for k := cl; k < numClasses && s == nil; k++ {
-			s = c.reg.takeLocked(k)
-		}
+	if s := c.restockLocked(cl); s != nil {
 		return s
 	}
-	for range c.limit / cl.size() / 2 { // a batch, so that the lock is taken rarely
+	c.reg.reclaimLocked()
+	for k := cl; k < numClasses; k++ {
+		if s := c.reg.takeLocked(k); s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+func (c *Cache) restockLocked(cl class) *slot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sortLocked()
+	if s := c.local[cl].pop(c.reg); s != nil {
+		return s
+	}
+	s := c.reg.takeLocked(cl)
+	if s == nil {
+		return nil
+	}
+	for range c.limit / cl.size() / 2 { // a batch, so that the Registry's lock is taken rarely
 		more := c.reg.takeLocked(cl)
 		if more == nil {
 			break
@@ -99,26 +122,35 @@ func (c *Cache) refillFromSlabs(cl class) *slot {
 	return s
 }
 
-// sort moves returned buffers to the local lists, and what is over the limit to the slabs.
-func (c *Cache) sort() {
+// sortLocked moves returned buffers to the local lists, and what is over the limit to the slabs.
+func (c *Cache) sortLocked() {
 	for s := c.returned.take(c.reg); s != nil; {
 		next := c.reg.slotAt(s.next)
 		if l := &c.local[s.class]; (l.n+1)*s.class.size() <= c.limit {
 			l.push(s)
 		} else {
-			c.reg.mu.Lock()
 			c.reg.giveLocked(s)
-			c.reg.mu.Unlock()
 		}
 		s = next
 	}
 }
 
-// Flush gives every free buffer back to the slabs: at a loop's end, or when memory is short.
+// Flush gives every free buffer back to the slabs, at a loop's end.
 func (c *Cache) Flush() {
 	c.reg.mu.Lock()
 	defer c.reg.mu.Unlock()
-	c.reg.reclaimLocked()
+	c.flushLocked()
+}
+
+// flushLocked is Flush for anyone who holds Registry.mu.
+func (c *Cache) flushLocked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := c.returned.take(c.reg); s != nil; {
+		next := c.reg.slotAt(s.next)
+		c.reg.giveLocked(s)
+		s = next
+	}
 	for cl := range c.local {
 		for s := c.local[cl].pop(c.reg); s != nil; s = c.local[cl].pop(c.reg) {
 			c.reg.giveLocked(s)

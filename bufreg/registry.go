@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -84,12 +83,12 @@ func New(size int) (*Registry, error) {
 }
 
 // Attach registers the arena with g, by cloning where the kernel can. It must be called on
-// g's thread, for one ring after the other.
+// g's thread.
 func (r *Registry) Attach(g *ring.Ring) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.home == nil {
-		if err := r.makeHome(g); err != nil {
+		if err := r.makeHome(); err != nil {
 			return fmt.Errorf("register the arena: %w", err)
 		}
 	}
@@ -101,14 +100,12 @@ func (r *Registry) Attach(g *ring.Ring) error {
 
 // makeHome registers the arena with a ring of its own when registrations can be cloned,
 // so that no loop's end can take it away.
-func (r *Registry) makeHome(g *ring.Ring) error {
+func (r *Registry) makeHome() error {
 	caps, err := ring.Probe()
 	if err != nil || !caps.CloneBuffers {
 		return err
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	home, err := ring.New(ring.Config{Entries: 1})
+	home, err := ring.New(ring.Config{Entries: 1, Shared: true})
 	if err != nil {
 		return err
 	}
@@ -130,9 +127,17 @@ func (r *Registry) regions() [][]byte {
 
 // Close unmaps the arena. It refuses while leases are out, naming how much: the
 // kernel, or somebody, could still read or write them.
+//
+// Afterwards there are no buffers to lease.
 func (r *Registry) Close() error {
-	if s := r.Stats(); s.Leased != 0 {
-		return fmt.Errorf("close the arena: %d bytes are still leased, %d of them by the kernel", s.Leased, s.Pinned)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reclaimLocked()
+	if out := int64(len(r.mem)) - r.freeBytes; out != 0 {
+		return fmt.Errorf("close the arena: %d bytes are still leased, with %d in sends that the kernel has", out, r.pinned())
+	}
+	if r.mem == nil {
+		return nil
 	}
 	var err error
 	if r.home != nil {
@@ -140,11 +145,12 @@ func (r *Registry) Close() error {
 	}
 	err = errors.Join(err, unmapArena(r.mem))
 	r.mem, r.slots, r.home = nil, nil, nil
+	r.freeSlabs, r.freeBytes = nil, 0
 	return err
 }
 
 // Lease takes n bytes, at most MaxBuffer, with one reference. Loops lease through their
-// [Cache], which takes no lock.
+// [Cache], which shares no lock while it has buffers at hand.
 func (r *Registry) Lease(n int) (Buffer, error) {
 	if n < 0 || n > MaxBuffer {
 		return Buffer{}, fmt.Errorf("lease %d bytes: %w", n, ErrTooLarge)
@@ -247,14 +253,11 @@ func (r *Registry) giveLocked(s *slot) {
 	}
 }
 
-// reclaimLocked collects what was returned to caches whose owners have not looked yet.
+// reclaimLocked collects everything that caches keep. A loop that has gone quiet would
+// otherwise starve the rest for ever: with nothing leased, nothing returns and wakes them.
 func (r *Registry) reclaimLocked() {
 	for _, c := range *r.caches.Load() {
-		for s := c.returned.take(r); s != nil; {
-			next := r.slotAt(s.next)
-			r.giveLocked(s)
-			s = next
-		}
+		c.flushLocked()
 	}
 }
 
@@ -302,14 +305,20 @@ type Stats struct {
 
 // Stats reads the counters. They are exact when nothing moves, and each is exact by itself.
 func (r *Registry) Stats() Stats {
-	st := Stats{Total: int64(len(r.mem)), Leased: r.direct.Load()}
+	st := Stats{Leased: r.direct.Load(), Pinned: r.pinned()}
 	for _, c := range *r.caches.Load() {
 		st.Leased += c.leased.Load()
-		st.Pinned += c.pinned.Load()
 	}
 	r.mu.Lock()
-	st.Free = r.freeBytes
+	st.Total, st.Free = int64(len(r.mem)), r.freeBytes
 	r.mu.Unlock()
 	st.Cached = max(0, st.Total-st.Free-st.Leased)
 	return st
+}
+
+func (r *Registry) pinned() (n int64) {
+	for _, c := range *r.caches.Load() {
+		n += c.pinned.Load()
+	}
+	return n
 }

@@ -13,9 +13,11 @@
 // # Threads
 //
 // A Ring belongs to the OS thread that created it: lock the goroutine to its thread
-// before New and keep it there until Close. The kernel enforces this with EEXIST
-// where IORING_SETUP_SINGLE_ISSUER is on (6.0). The thread must outlive its requests:
-// the kernel cancels what an exiting thread left in flight.
+// before New and keep it there until Close. The kernel catches only some of what breaks
+// this: EEXIST where IORING_SETUP_SINGLE_ISSUER is on (6.0), EBADF or EINVAL where the
+// ring's registered index is free on the other thread, and where it is not, the call goes
+// to another ring. The thread must outlive its requests: the kernel cancels what an
+// exiting thread left in flight. [Config.Shared] makes a ring that belongs to no thread.
 //
 // # Memory
 //

@@ -51,6 +51,9 @@ func (r *Ring) CloneBuffers(src *Ring) error {
 	if errno == syscall.EINVAL {
 		return &UnsupportedError{Feature: "cloning registered buffers", Since: "6.13"}
 	}
+	if errno == syscall.EEXIST {
+		return fmt.Errorf("clone registered buffers: %w: the source is another thread's, make it with Config.Shared", errno)
+	}
 	if errno != 0 {
 		return setupError("clone registered buffers", errno)
 	}
@@ -102,4 +105,13 @@ func (r *Ring) registerRingFD() (int, error) {
 		return 0, errors.Join(errno, fmt.Errorf("registered %d of 1 rings", n))
 	}
 	return int(arg.Offset), nil
+}
+
+// unregisterRingFD gives back the index that registerRingFD got, on the same thread.
+func (r *Ring) unregisterRingFD() error {
+	arg := rsrcUpdate{Offset: uint32(r.enterFD)}
+	if _, errno := register(r.fd, UnregisterRingFDs, unsafe.Pointer(&arg), 1); errno != 0 {
+		return setupError("unregister the ring from its thread", errno)
+	}
+	return nil
 }

@@ -22,6 +22,10 @@ type Config struct {
 	SQPoll bool
 	// SQPollIdle is how long the kernel's thread spins before it sleeps. Zero means 1 ms.
 	SQPollIdle time.Duration
+	// Shared makes a ring that belongs to no thread: any may use and close it, one at a time.
+	// It does without SINGLE_ISSUER, DEFER_TASKRUN and the registered descriptor. A ring that
+	// rings of other threads clone buffers from must be one: see [Ring.CloneBuffers].
+	Shared bool
 }
 
 // ladder holds the setup flags from best to oldest; the first that the kernel takes is
@@ -93,7 +97,10 @@ func New(c Config) (*Ring, error) {
 	var p params
 	fd, errno := -1, syscall.EINVAL
 	for _, f := range flags {
-		p = params{Flags: f | SetupCQSize | SetupClamp, CQEntries: c.CQEntries, SQThreadIdle: uint32(c.SQPollIdle / time.Millisecond)}
+		if c.Shared && f&SetupSingleIssuer != 0 {
+			continue
+		}
+		p = params{Flags: f | SetupCQSize | SetupClamp, CQEntries: c.CQEntries, SQThreadIdle: wholeMillis(c.SQPollIdle)}
 		if fd, errno = setup(c.Entries, &p); errno != syscall.EINVAL {
 			break
 		}
@@ -105,11 +112,19 @@ func New(c Config) (*Ring, error) {
 	if err := r.mapRings(&p); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
+	if c.Shared {
+		return r, nil // an index would mean another ring on another thread
+	}
 	// Saves the file lookup of each enter; 5.18. Without it the plain fd works as well.
 	if idx, err := r.registerRingFD(); err == nil {
 		r.enterFD, r.enterFlags = idx, EnterRegisteredRing
 	}
 	return r, nil
+}
+
+// wholeMillis rounds up, because the kernel takes 0 for its default, a second.
+func wholeMillis(d time.Duration) uint32 {
+	return uint32((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 func (r *Ring) mapRings(p *params) (err error) {
@@ -148,14 +163,20 @@ func (r *Ring) mapRings(p *params) (err error) {
 // Close releases the ring. The kernel cancels what is still in flight, and may read the
 // memory of those requests after Close returns: reap what you submitted first.
 func (r *Ring) Close() error {
-	for _, b := range r.bufRings {
-		b.unmap()
+	var err error
+	if r.enterFlags&EnterRegisteredRing != 0 {
+		// The thread's table holds a reference of its own: without this the ring, and all that
+		// it has pinned or opened, would live as long as the thread.
+		err = r.unregisterRingFD()
 	}
-	err := closeFD(r.fd)
+	err = errors.Join(err, closeFD(r.fd))
 	for _, m := range [][]byte{r.ringMem, r.sqeMem, r.scratchMem} {
 		if m != nil {
 			err = errors.Join(err, unmap(m))
 		}
+	}
+	for _, b := range r.bufRings {
+		b.unmap() // last: until the ring is gone, a receive may still write there
 	}
 	*r = Ring{fd: -1}
 	return err

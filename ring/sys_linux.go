@@ -26,8 +26,10 @@ func enter(fd int, submit, min, flags uint32, arg unsafe.Pointer, size uintptr) 
 	return errno
 }
 
-func poll(fd int, flags uint32) {
-	_, _, _ = unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), 0, 0, uintptr(flags), 0, 0)
+// enterRaw does not wait for anything, and the scheduler is not told.
+func enterRaw(fd int, submit, flags uint32) syscall.Errno {
+	_, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), 0, uintptr(flags), 0, 0)
+	return errno
 }
 
 func register(fd int, op uint32, arg unsafe.Pointer, n uint32) (int, syscall.Errno) {

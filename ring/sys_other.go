@@ -17,7 +17,7 @@ func enter(int, uint32, uint32, uint32, unsafe.Pointer, uintptr) syscall.Errno {
 	return syscall.ENOSYS
 }
 
-func poll(int, uint32) {}
+func enterRaw(int, uint32, uint32) syscall.Errno { return syscall.ENOSYS }
 
 func register(int, uint32, unsafe.Pointer, uint32) (int, syscall.Errno) { return -1, syscall.ENOSYS }
 

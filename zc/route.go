@@ -23,17 +23,17 @@ func (r Route) String() string { return [NumRoutes]string{"copy", "zero-copy", "
 type Reason uint8
 
 const (
-	AboveThreshold   Reason = iota // zero-copy: large enough to pay
-	BelowThreshold                 // copy: too small to pay
-	SmallSegments                  // copy: a gather of pieces smaller than a page
-	PathCopies                     // the peer is on this host, whose loopback copies zero-copy sends anyway
-	SocketCopies                   // the socket takes no zero-copy sends (unix, kTLS, MPTCP)
-	PolicyOff                      // the policy forbids zero-copy
-	NoSendZC                       // the kernel has no SEND_ZC (before 6.0)
-	NoFixedVectors                 // copy: a header before a body, on a kernel that cannot gather registered buffers (before 6.15)
-	ShortOfMemory                  // copy: the kernel refused the zero-copy send with ENOBUFS or ENOMEM
-	NoBuffers                      // sendfile: the arena had no buffer for the file's bytes
-	FileTooSmall                   // a small file's bytes were read into the arena, to leave with their header
+	AboveThreshold Reason = iota // zero-copy: large enough to pay
+	BelowThreshold               // copy: too small to pay
+	SmallSegments                // copy: a gather of pieces smaller than a page
+	PathCopies                   // the peer is on this host, whose loopback copies zero-copy sends anyway
+	SocketCopies                 // the socket takes no zero-copy sends (unix, kTLS, MPTCP)
+	PolicyOff                    // the policy forbids zero-copy
+	NoSendZC                     // the kernel has no SEND_ZC (before 6.0)
+	NoFixedVectors               // copy: a header before a body, on a kernel that cannot gather registered buffers (before 6.15)
+	ShortOfMemory                // copy: the kernel refused the zero-copy send with ENOBUFS or ENOMEM
+	NoBuffers                    // sendfile: the arena had no buffer for the file's bytes
+	FileTooSmall                 // a small file's bytes were read into the arena, to leave with their header
 
 	NumReasons = iota
 )

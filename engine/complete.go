@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"fmt"
+
+	"sluice/ring"
+	"sluice/zc"
+)
+
+// The way up: from completions to connections. Handlers are not called from here: what
+// they are to be told is listed, and told after the whole batch.
+
+// reap takes every completion that is ready.
+func (l *loop) reap() {
+	for len(l.backlog) > 0 {
+		kept := l.backlog
+		l.backlog = nil
+		for i := range kept {
+			l.complete(&kept[i])
+		}
+	}
+	if l.ring.Overflowed() {
+		l.stats.CQOverflows++
+	}
+	for {
+		n := l.ring.Reap(l.batch[:])
+		for i := range n {
+			l.complete(&l.batch[i])
+		}
+		if n < len(l.batch) {
+			return
+		}
+	}
+}
+
+// complete is the one place where completions arrive.
+func (l *loop) complete(e *ring.CQE) {
+	kind, id := unpack(e.UserData)
+	switch kind {
+	case kindSend:
+		op := l.sends.table.get(id)
+		if op == nil {
+			l.stats.Sends.Stray++
+			return
+		}
+		if e.Notification() {
+			l.sendNotified(op, e)
+		} else {
+			l.sendCompleted(op, e)
+		}
+		return
+	case kindWake:
+		if !e.More() {
+			l.armWake()
+		}
+		return
+	case kindAccept:
+		l.accepted(e)
+		return
+	case kindIgnored:
+		return
+	}
+	c := l.conns.get(id)
+	if c == nil {
+		l.stats.Sends.Stray++
+		return
+	}
+	switch kind {
+	case kindRecv:
+		l.received(c, e)
+	case kindRead:
+		l.fileRead(c, e)
+	case kindPoll:
+		c.polling = false
+		c.markStep()
+	default:
+		panic(fmt.Sprintf("engine: completion of unknown kind %d", kind))
+	}
+	if c.state == connAborting {
+		l.stepAbort(c)
+	}
+}
+
+// sendCompleted takes a send's completion: accepted bytes leave the queue, and each
+// buffer's reference goes to the op if the kernel still reads it, or else is dropped.
+func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
+	o := op.Completed(e.Res, e.More())
+	if o.Stray {
+		l.stats.Sends.Stray++
+		return
+	}
+	c := op.conn
+	c.sending, c.queue.inFlight = nil, 0
+	if o.Recycle {
+		l.unpin(op)
+	} else {
+		c.notifying++
+	}
+	accepted := int(o.Bytes)
+	for _, b := range op.bufs[:op.segs] {
+		if accepted >= b.Len() {
+			accepted -= b.Len()
+			c.queue.remove(0)
+			if o.Recycle {
+				b.Release()
+			} // else the queue's reference is the op's now
+			continue
+		}
+		if accepted > 0 {
+			c.queue.shrink(accepted)
+			accepted = 0
+		}
+		if !o.Recycle {
+			b.Retain() // the kernel may still read what the queue will send again
+		}
+	}
+	if o.Bytes > 0 {
+		c.activeAt = l.now
+		l.stats.Sends.Add(op.Route, op.reason, uint64(o.Bytes))
+	}
+	if o.Next == zc.Resume && o.Bytes > 0 {
+		l.stats.Sends.ShortSends++
+	}
+	if o.Recycle {
+		l.freeSend(op)
+	}
+	switch o.Next {
+	case zc.CopyOnce:
+		c.copyOnce = true
+	case zc.CopyOnly:
+		c.sock.NoZC = true
+	case zc.Fail:
+		l.stats.SendErrors++
+		l.abort(c, fmt.Errorf("send: %w", o.Err))
+	}
+	l.afterSend(c)
+}
+
+// sendNotified takes a send's notification: the kernel is done with the buffers.
+func (l *loop) sendNotified(op *sendOp, e *ring.CQE) {
+	known := op.UsageKnown() && l.usage != 0
+	if o := op.Notified(); o.Stray {
+		l.stats.Sends.Stray++
+		return
+	}
+	switch {
+	case !known:
+		l.stats.Sends.NotifiedUnknown++
+	case e.Copied():
+		l.stats.Sends.NotifiedCopied++
+	default:
+		l.stats.Sends.NotifiedZeroCopy++
+	}
+	c := op.conn
+	c.notifying--
+	c.activeAt = l.now
+	l.unpin(op)
+	for _, b := range op.bufs[:op.segs] {
+		b.Release()
+	}
+	l.freeSend(op)
+	if c.state == connHalfClosed {
+		c.markStep()
+	}
+}
+
+// freeSend returns an op; connections that waited for one try again.
+func (l *loop) freeSend(op *sendOp) {
+	l.sends.put(op)
+	l.buffersFree = l.buffersFree || len(l.starved) > 0
+}
+
+// afterSend goes on with a connection after bytes left its queue.
+func (l *loop) afterSend(c *Conn) {
+	if c.state == connAborting {
+		l.stepAbort(c)
+		return
+	}
+	if c.congested && c.queue.bytes < int64(l.cfg.LowWater) {
+		c.congested = false
+		l.writable = append(l.writable, c)
+	}
+	if c.queue.len() > 0 || c.state != connOpen {
+		c.markStep()
+	}
+}
+
+// markStep lists the connection for the flush without counting as activity.
+func (c *Conn) markStep() {
+	if !c.dirty {
+		c.dirty = true
+		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}
+
+// markLater lists the connection for the next turn's flush.
+func (c *Conn) markLater() {
+	if !c.dirty {
+		c.dirty = true
+		c.loop.later = append(c.loop.later, c)
+	}
+}

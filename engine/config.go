@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+
+	"sluice/bufreg"
+	"sluice/zc"
+)
+
+// Config describes an engine. The zero value is ready to use.
+type Config struct {
+	// Loops is the number of loops. Zero means GOMAXPROCS. GOMAXPROCS should be at least
+	// one more than the loops, so that other goroutines run while all loops are busy.
+	Loops int
+	// CPUs pins loop i to processor CPUs[i % len(CPUs)]. Empty means no pinning.
+	CPUs []int
+	// ArenaSize is the registered memory in bytes, for all loops together. Zero means 64 MiB,
+	// or less where RLIMIT_MEMLOCK does not allow that; a size that is asked for is an error
+	// where it is not allowed.
+	ArenaSize int
+	// Policy says when sends are zero-copy. The zero value decides by kernel and by path.
+	Policy zc.Policy
+	// CopyOnly permits kernels without SEND_ZC; no send is zero-copy then.
+	CopyOnly bool
+	// SQPoll has a kernel thread take submissions: no system call in the steady state, for
+	// one more core of each loop.
+	SQPoll bool
+	// Spin is how long a loop with nothing to do looks again before it sleeps. Zero means
+	// not at all: spinning burns a core for some microseconds of latency.
+	Spin time.Duration
+
+	// MaxConns limits the connections of each loop; zero means 65,536. At the limit the loop
+	// stops accepting: newcomers wait in the listen backlog.
+	MaxConns int
+	// HighWater is the number of queued bytes above which a connection is Congested. Zero
+	// means 1 MiB: enough for the socket to stay busy between two turns.
+	HighWater int
+	// LowWater is the number of queued bytes below which Writable is called after the
+	// connection was congested. Zero means a quarter of HighWater.
+	LowWater int
+	// MaxQueued limits the bytes of memory in a connection's queue; at the limit Send refuses
+	// with ErrBacklogFull. Files do not count: they take no memory before they are read.
+	// Zero means 16 MiB.
+	MaxQueued int
+	// InputLimit is how many received and unconsumed bytes a connection keeps before it stops
+	// receiving. Zero means 64 KiB.
+	InputLimit int
+
+	// WriteStall is how long queued or pinned bytes may see no progress before the connection
+	// is reset. It is also the sockets' TCP_USER_TIMEOUT. Zero means 30 s.
+	WriteStall time.Duration
+	// IdleTimeout ends a connection that neither sends nor receives. Zero means 75 s;
+	// negative means never.
+	IdleTimeout time.Duration
+	// Linger is how long a closed connection waits for the peer to close too. Zero means 5 s.
+	Linger time.Duration
+	// DrainTimeout is how long Run lets connections finish. Zero means 10 s.
+	DrainTimeout time.Duration
+}
+
+// Limits that are not the user's to set.
+const (
+	maxLoops = 1024 // CPU_SETSIZE
+	// maxItems bounds a connection's queue: at 32 bytes an item, half a MiB.
+	maxItems = 1 << 14
+	// maxSegments and maxSendBytes bound one send. An skb has 17 slots, so that a gather of
+	// more pieces gains nothing; a send of more bytes than 1 MiB gains nothing either, and
+	// would give up its buffers later.
+	maxSegments  = 16
+	maxSendBytes = 1 << 20
+	// maxSends bounds the sends of a loop between submission and notification; at the limit
+	// connections wait for notifications. Each takes about a KiB.
+	maxSends = 1 << 16
+	// sendfileTurn bounds one sendfile call, so that one connection does not hold up a turn.
+	sendfileTurn = 1 << 20
+	// fileChunk is how much of a file is read at a time, and readAhead how much may be in
+	// memory and unsent: two chunks, one being sent while the next is read.
+	fileChunk = 256 << 10
+	readAhead = 2 * fileChunk
+	// smallFile is the size up to which a file leaves together with the header before it,
+	// from one buffer; larger ones go by sendfile where zero-copy is not for them.
+	smallFile = 32 << 10
+	// heavyBatch is how many bytes a submission may move without the Go scheduler being told:
+	// about half a millisecond, for which a garbage collection elsewhere may have to wait.
+	heavyBatch = 4 << 20
+	// recvBuffers × recvBufferSize is a loop's memory for data that arrives: 2 MiB.
+	recvBuffers    = 512
+	recvBufferSize = 4096
+	// acceptPause is how long accepting rests after EMFILE and its like.
+	acceptPause = 100 * time.Millisecond
+)
+
+func (c Config) withDefaults() (Config, error) {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	dur := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.Loops, runtime.GOMAXPROCS(0))
+	def(&c.MaxConns, 1<<16)
+	def(&c.HighWater, 1<<20)
+	def(&c.LowWater, c.HighWater/4)
+	def(&c.MaxQueued, 16<<20)
+	def(&c.InputLimit, 64<<10)
+	dur(&c.WriteStall, 30*time.Second)
+	dur(&c.IdleTimeout, 75*time.Second)
+	dur(&c.Linger, 5*time.Second)
+	dur(&c.DrainTimeout, 10*time.Second)
+	switch {
+	case c.Loops < 1 || c.Loops > maxLoops:
+		return c, fmt.Errorf("%d loops: there may be 1 to %d", c.Loops, maxLoops)
+	case c.ArenaSize < 0 || c.ArenaSize > bufreg.MaxSize:
+		return c, fmt.Errorf("an arena of %d bytes: it may have 1 to %d", c.ArenaSize, bufreg.MaxSize)
+	case c.MaxConns < 1:
+		return c, fmt.Errorf("at most %d connections: there must be room for one", c.MaxConns)
+	case c.LowWater < 1 || c.HighWater < c.LowWater || c.MaxQueued < c.HighWater:
+		return c, fmt.Errorf("low water %d, high water %d, queue limit %d: they must be positive and rise", c.LowWater, c.HighWater, c.MaxQueued)
+	case c.InputLimit < recvBufferSize:
+		return c, fmt.Errorf("an input limit of %d bytes: it must be at least %d, one receive", c.InputLimit, recvBufferSize)
+	case c.WriteStall < time.Millisecond || c.Linger < time.Millisecond || c.DrainTimeout < 0 || c.Spin < 0:
+		return c, fmt.Errorf("write stall %v, linger %v, drain %v, spin %v: a time must be positive", c.WriteStall, c.Linger, c.DrainTimeout, c.Spin)
+	}
+	return c, c.Policy.Validate()
+}

@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/bufreg"
+	"sluice/ring"
+	"sluice/zc"
+)
+
+// Engine is a set of loops and their registered memory. Its methods may be called from any
+// goroutine.
+type Engine struct {
+	cfg    Config
+	caps   *ring.Caps
+	reg    *bufreg.Registry
+	loops  []*loop
+	dialed atomic.Uint32
+
+	stop    sync.Once
+	stopped chan struct{}
+	err     error
+	final   Stats
+}
+
+// New makes an engine, whose loops run from now on. End it with Run or Shutdown.
+//
+// Errors match ring.ErrUnsupported, ring.ErrForbidden or ring.ErrMemlock where they apply.
+func New(c Config) (*Engine, error) {
+	cfg, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	caps, err := ring.Probe()
+	if err != nil {
+		return nil, err
+	}
+	if err := caps.Require("provided-buffer rings", "multishot accept", "multishot receive"); err != nil {
+		return nil, err
+	}
+	if err := caps.Require("SEND_ZC"); err != nil && !cfg.CopyOnly {
+		return nil, err
+	}
+	if cfg.CopyOnly {
+		cfg.Policy = zc.Policy{Mode: zc.Off}
+	}
+	var major, minor int
+	_, _ = fmt.Sscanf(caps.Kernel, "%d.%d", &major, &minor) // 0.0 takes the careful default
+	e := &Engine{cfg: cfg, caps: caps, stopped: make(chan struct{})}
+	kernel := zc.Kernel{SendZC: caps.SendZC, FixedVectors: caps.FixedVectors, Threshold: zc.DefaultThreshold(major, minor)}
+	for size := cfg.ArenaSize; ; {
+		err = e.start(size, kernel)
+		if err == nil || cfg.ArenaSize != 0 || !errors.Is(err, ring.ErrMemlock) || size == bufreg.MaxBuffer {
+			return e, err
+		}
+		// Nobody asked for a size: take what the limit has room for.
+		if size == 0 {
+			size = bufreg.DefaultSize
+		}
+		size /= 2
+	}
+}
+
+// start makes the arena and the loops.
+func (e *Engine) start(arena int, kernel zc.Kernel) (err error) {
+	if e.reg, err = bufreg.New(arena); err != nil {
+		return err
+	}
+	e.loops = nil
+	begin := time.Now()
+	for i := range e.cfg.Loops {
+		l := &loop{id: i, cfg: e.cfg, kernel: kernel, start: begin, done: make(chan struct{}), wakeFD: -1}
+		e.loops = append(e.loops, l)
+		ready := make(chan error, 1)
+		go l.run(e.reg, e.caps, ready)
+		if err = <-ready; err != nil {
+			err = fmt.Errorf("start loop %d: %w", i, err)
+			e.drain(0)
+			return errors.Join(err, e.reg.Close())
+		}
+	}
+	return nil
+}
+
+// Caps is what the kernel can do.
+func (e *Engine) Caps() *ring.Caps { return e.caps }
+
+// Loops is the number of loops.
+func (e *Engine) Loops() int { return len(e.loops) }
+
+// ArenaSize is the registered memory in bytes.
+func (e *Engine) ArenaSize() int { return int(e.reg.Stats().Total) }
+
+// Threshold is the size in bytes from which sends are zero-copy, and false where none is.
+func (e *Engine) Threshold() (int, bool) {
+	l := e.loops[0]
+	ok, _ := e.cfg.Policy.Allowed(l.kernel, zc.Socket{})
+	return e.cfg.Policy.MinSend(l.kernel), ok
+}
+
+// Lease takes registered memory outside of any loop, for buffers that many connections will
+// send. Loops lease through their connections, which is cheaper.
+func (e *Engine) Lease(n int) (bufreg.Buffer, error) { return e.reg.Lease(n) }
+
+// Run waits until ctx ends, then stops accepting and lets connections finish for
+// Config.DrainTimeout. It returns what Shutdown returns.
+func (e *Engine) Run(ctx context.Context) error {
+	<-ctx.Done()
+	limit, cancel := context.WithTimeout(context.Background(), e.cfg.DrainTimeout)
+	defer cancel()
+	return e.Shutdown(limit)
+}
+
+// Shutdown stops accepting, lets every connection finish what is queued until ctx ends,
+// aborts the rest, waits for the kernel to let go of every buffer, and frees everything.
+// Stats then says what was delivered and what was not. Leases that the embedder still
+// holds are an error. A second call waits for the first, and hastens it if its ctx ends
+// sooner.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	e.stop.Do(func() {
+		go func() {
+			e.drain(time.Until(deadline(ctx)))
+			e.final = e.collect(func(l *loop, take func()) { take() })
+			e.err = e.reg.Close()
+			for _, l := range e.loops {
+				e.err = errors.Join(e.err, l.stats.CloseError)
+			}
+			close(e.stopped)
+		}()
+	})
+	select {
+	case <-e.stopped:
+	case <-ctx.Done():
+		for _, l := range e.loops {
+			l.post(func() { l.startDrain(0) })
+		}
+		<-e.stopped
+	}
+	return e.err
+}
+
+func deadline(ctx context.Context) time.Time {
+	if t, ok := ctx.Deadline(); ok {
+		return t
+	}
+	return time.Now().Add(24 * time.Hour)
+}
+
+// drain ends all loops.
+func (e *Engine) drain(timeout time.Duration) {
+	for _, l := range e.loops {
+		l.post(func() { l.startDrain(timeout) })
+	}
+	for _, l := range e.loops {
+		<-l.done
+	}
+}

@@ -1,0 +1,323 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"sluice/bufreg"
+	"sluice/ring"
+	"sluice/zc"
+)
+
+// recvGroup is the id of a loop's provided buffers.
+const recvGroup = 1
+
+// loop is one ring, its connections, and the goroutine that owns both.
+type loop struct {
+	id     int
+	cfg    Config
+	kernel zc.Kernel
+	usage  uint16 // ring.SendZCReportUsage where the kernel has it
+	start  time.Time
+
+	ring     *ring.Ring
+	recvRing *ring.BufRing
+	cache    *bufreg.Cache
+	wakeFD   int
+
+	inbox    inbox
+	sleeping atomic.Bool // the loop is, or is about to be, in a blocking enter
+	freed    atomic.Bool // a buffer returned after ErrNoBuffers
+
+	now         int64 // ns since start, read once a turn
+	conns       table[Conn]
+	sends       sendOps
+	fileItems   fileItemPool
+	inputs      inputPool
+	timers      timerHeap
+	listeners   table[loopListener]
+	acceptAt    int64 // when to accept again after an error; 0: accepting
+	stats       Stats
+	buffersFree bool // starved connections may try again
+
+	// Lists that one turn fills and empties.
+	batch    [256]ring.CQE
+	backlog  []ring.CQE
+	arrivals []arrival
+	dirty    []*Conn // have something to do in this turn's flush
+	later    []*Conn // and in the next turn's
+	writable []*Conn
+	resumed  []*Conn
+	rearm    []*Conn
+	starved  []*Conn
+	aborting []*Conn
+	ended    []*Conn
+
+	heavy    int // bytes that the next submission may copy or pin
+	draining bool
+	drainBy  int64 // when what is left is aborted; 0: no drain, or done so
+	done     chan struct{}
+}
+
+// open makes the loop's ring on the loop's own thread.
+func (l *loop) open(reg *bufreg.Registry, caps *ring.Caps) (err error) {
+	if l.ring, err = ring.New(ring.Config{Entries: 512, CQEntries: 8192, SQPoll: l.cfg.SQPoll}); err != nil {
+		return err
+	}
+	if err := reg.Attach(l.ring); err != nil {
+		return err
+	}
+	if l.recvRing, err = l.ring.NewBufRing(recvGroup, recvBuffers, recvBufferSize); err != nil {
+		return err
+	}
+	if l.wakeFD, err = sysEventFD(); err != nil {
+		return fmt.Errorf("make an eventfd: %w", err)
+	}
+	l.cache = reg.NewCache(func() {
+		l.freed.Store(true)
+		l.wake()
+	})
+	if caps.UsageReport {
+		l.usage = ring.SendZCReportUsage
+	}
+	l.armWake()
+	return nil
+}
+
+// run is the loop's goroutine.
+func (l *loop) run(reg *bufreg.Registry, caps *ring.Caps, ready chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(l.done)
+	err := l.pin()
+	if err == nil {
+		err = l.open(reg, caps)
+	}
+	ready <- err
+	if err == nil {
+		l.turns()
+	}
+	l.close()
+}
+
+func (l *loop) pin() error {
+	if len(l.cfg.CPUs) == 0 {
+		return nil
+	}
+	cpu := l.cfg.CPUs[l.id%len(l.cfg.CPUs)]
+	if err := sysPinThread(cpu); err != nil {
+		return fmt.Errorf("pin loop %d to CPU %d: %w", l.id, cpu, err)
+	}
+	return nil
+}
+
+// turns runs the loop until it has drained.
+func (l *loop) turns() {
+	for {
+		l.stats.Turns++
+		l.now = int64(time.Since(l.start))
+		l.runPosted(l.inbox.take())
+		l.reap()
+		l.deliver()
+		l.feedStarved()
+		l.expire()
+		l.flush()
+		l.endConns()
+		if l.draining && l.drained() {
+			last := l.inbox.close()
+			if last == nil {
+				return
+			}
+			l.runPosted(last) // may have brought a connection
+			continue
+		}
+		l.enter()
+	}
+}
+
+func (l *loop) runPosted(p *posted) {
+	for ; p != nil; p = p.next {
+		p.fn()
+	}
+}
+
+// idle reports whether nothing is left to do before something happens.
+func (l *loop) idle() bool {
+	return len(l.dirty) == 0 && len(l.backlog) == 0 && len(l.ended) == 0 && len(l.aborting) == 0 && len(l.arrivals) == 0 &&
+		len(l.resumed) == 0 && len(l.writable) == 0 && len(l.rearm) == 0 && !l.buffersFree && l.inbox.empty() && !l.freed.Load() && l.ring.Ready() == 0
+}
+
+// enter submits the turn's requests and, when nothing is left to do, sleeps until a
+// completion, a post or the next deadline.
+//
+// No wake-up is lost: the loop says that it sleeps, then looks once more; a producer
+// pushes, then looks whether the loop sleeps. Both are sequentially consistent, so one
+// of them sees the other.
+func (l *loop) enter() {
+	if l.ring.Pending() > 0 || !l.idle() {
+		l.submit()
+		if !l.idle() {
+			return // most sends complete while they are submitted
+		}
+	}
+	if l.cfg.Spin > 0 && l.spin() {
+		return
+	}
+	l.sleeping.Store(true)
+	if l.inbox.empty() && !l.freed.Load() {
+		if err := l.ring.SubmitAndWait(1, time.Duration(l.untilNextTimer())); err != nil {
+			l.keepCompletions(err)
+		}
+	}
+	l.sleeping.Store(false)
+}
+
+// submit gives the turn's requests to the kernel, which carries most of them out at once.
+func (l *loop) submit() {
+	var err error
+	if l.heavy > heavyBatch {
+		err = l.ring.SubmitAndWait(0, 0)
+	} else {
+		err = l.ring.Submit()
+	}
+	l.heavy = 0
+	if err != nil {
+		l.keepCompletions(err)
+	}
+}
+
+// spin looks for work without sleeping, for a while, and reports whether there is some.
+func (l *loop) spin() bool {
+	for until := time.Now().Add(l.cfg.Spin); time.Now().Before(until); {
+		if err := l.ring.Submit(); err != nil {
+			l.keepCompletions(err)
+		}
+		if !l.idle() {
+			return true
+		}
+	}
+	return false
+}
+
+// post has fn run on the loop, from any goroutine. It reports false when the loop has ended.
+func (l *loop) post(fn func()) bool {
+	if !l.inbox.push(fn) {
+		return false
+	}
+	l.wake()
+	return true
+}
+
+// wake ends the loop's sleep, if it sleeps. Only the first of several wakers pays for it.
+func (l *loop) wake() {
+	if l.sleeping.Load() && l.sleeping.CompareAndSwap(true, false) {
+		sysWake(l.wakeFD)
+	}
+}
+
+// armWake has each write to the eventfd post a completion. Its counter is never read: the
+// poll is edge-triggered, and each write is an edge.
+func (l *loop) armWake() {
+	e := l.sqe()
+	e.PrepPollMultishot(l.wakeFD, pollIn)
+	e.UserData = userData(kindWake, requestID{})
+}
+
+// feedStarved lets connections that waited for a buffer or a send slot try again.
+func (l *loop) feedStarved() {
+	if !l.freed.Swap(false) && !l.buffersFree {
+		return
+	}
+	l.buffersFree = false
+	starved := l.starved
+	l.starved = nil
+	for _, c := range starved {
+		c.starved = false
+		if c.state >= connAborting {
+			continue
+		}
+		c.markStep()
+		if c.wantLease && c.state == connOpen {
+			c.wantLease = false
+			c.handler.Writable(c)
+		}
+	}
+}
+
+// adopt makes a connection of a connected socket, which the loop owns from here on.
+func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
+	c := &Conn{loop: l, fd: fd, activeAt: l.now, timer: timer{index: -1}}
+	c.sock.Local, c.sock.NoZC = sysSocketFacts(fd)
+	c.id = l.conns.put(c)
+	l.stats.Accepted++
+	c.schedule(c.nextLook())
+	c.handler = newHandler(c)
+	l.armRecv(c)
+	if l.draining {
+		l.drainConn(c)
+	}
+}
+
+// startDrain stops accepting and has every connection finish; what is left at the deadline
+// is aborted.
+func (l *loop) startDrain(timeout time.Duration) {
+	if l.draining && timeout > 0 {
+		return
+	}
+	l.draining = true
+	l.drainBy = l.now + max(int64(timeout), 1)
+	for _, s := range l.listeners.slots {
+		if s.v != nil {
+			l.closeListener(s.v)
+		}
+	}
+	for _, s := range l.conns.slots {
+		if s.v != nil {
+			l.drainConn(s.v)
+		}
+	}
+}
+
+func (l *loop) drainConn(c *Conn) {
+	if h, ok := c.handler.(DrainHandler); ok && c.state == connOpen {
+		h.Drain(c)
+	} else {
+		c.Close()
+	}
+}
+
+// drained reports whether everything has ended. At the deadline it aborts what has not.
+func (l *loop) drained() bool {
+	if l.drainBy != 0 && l.now >= l.drainBy {
+		l.drainBy = 0
+		for _, s := range l.conns.slots {
+			if s.v != nil {
+				l.abort(s.v, ErrDrained)
+			}
+		}
+		l.endConns()
+	}
+	return l.conns.n == 0 && l.sends.table.n == 0 && l.listeners.n == 0 && len(l.ended) == 0
+}
+
+// close releases what open made. Nothing is in flight but the wait for wake-ups.
+func (l *loop) close() {
+	l.runPosted(l.inbox.close()) // after a failed open only
+	if l.ring != nil {
+		l.stats.Enters = l.ring.Enters
+		if err := l.ring.Close(); err != nil {
+			l.stats.CloseError = errors.Join(l.stats.CloseError, err)
+		}
+		l.ring = nil
+	}
+	if l.wakeFD > 0 {
+		sysClose(l.wakeFD)
+	}
+	l.sends.unmap()
+	if l.cache != nil {
+		l.cache.Flush()
+	}
+}

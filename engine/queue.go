@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"slices"
+
+	"sluice/bufreg"
+)
+
+// item is one piece of a send queue: memory, or what is left of a file.
+type item struct {
+	buf  bufreg.Buffer // the unsent view, with one reference; zero for a file
+	file *fileItem
+	// writable says that the lease is the engine's own and has room after the view, for
+	// Write and for file reads.
+	writable bool
+	// filling says that a read into the room after the view is in flight: the item and
+	// those behind it are not sent before it ends.
+	filling bool
+}
+
+// sendQueue is a connection's output in order. The first inFlight items belong to the send
+// that is in flight: they are not changed before its completion.
+type sendQueue struct {
+	items    []item // items[head:] are queued
+	head     int
+	inFlight int
+	files    int
+	bytes    int64 // all queued bytes
+	memory   int64 // those that are in memory
+}
+
+func (q *sendQueue) len() int { return len(q.items) - q.head }
+
+func (q *sendQueue) at(i int) *item { return &q.items[q.head+i] }
+
+// last is the newest item if it may be appended to, or nil.
+func (q *sendQueue) last() *item {
+	if n := q.len(); n > q.inFlight {
+		return q.at(n - 1)
+	}
+	return nil
+}
+
+func (q *sendQueue) push(it item) {
+	if len(q.items) == cap(q.items) && q.head > 0 {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, it)
+	q.account(&it, 1)
+}
+
+// insert puts an item before position i.
+func (q *sendQueue) insert(i int, it item) {
+	q.items = slices.Insert(q.items, q.head+i, it)
+	q.account(&it, 1)
+}
+
+func (q *sendQueue) remove(i int) {
+	q.account(q.at(i), -1)
+	if i == 0 {
+		q.items[q.head] = item{}
+		if q.head++; q.head == len(q.items) {
+			q.items, q.head = q.items[:0], 0
+		}
+		return
+	}
+	q.items = slices.Delete(q.items, q.head+i, q.head+i+1)
+}
+
+func (q *sendQueue) account(it *item, sign int64) {
+	if it.file != nil {
+		q.files += int(sign)
+		q.bytes += sign * it.file.left
+		return
+	}
+	n := sign * int64(it.buf.Len())
+	q.bytes += n
+	q.memory += n
+}
+
+// shrink drops the first n bytes of the memory item at the head, which has more.
+func (q *sendQueue) shrink(n int) {
+	it := q.at(0)
+	it.buf = it.buf.View(n, it.buf.Len()-n)
+	q.bytes -= int64(n)
+	q.memory -= int64(n)
+}
+
+// extend lengthens a memory item by n bytes that were written behind its view.
+func (q *sendQueue) extend(it *item, n int) {
+	it.buf = it.buf.Extend(n)
+	q.bytes += int64(n)
+	q.memory += int64(n)
+}
+
+// fileRead moves n bytes of a file from "left" to what the caller does with them.
+func (q *sendQueue) fileRead(f *fileItem, n int64) {
+	f.off += n
+	f.left -= n
+	q.bytes -= n
+}
+
+// firstFile is the position of the first file and the bytes of memory before it; looking
+// stops, with false, where enough is queued before it to keep the socket busy.
+func (q *sendQueue) firstFile() (at int, before int, ok bool) {
+	for i := range q.len() {
+		it := q.at(i)
+		if it.file != nil {
+			return i, before, true
+		}
+		if before += it.buf.Len(); before >= readAhead {
+			break
+		}
+	}
+	return 0, before, false
+}

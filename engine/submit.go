@@ -1,0 +1,148 @@
+package engine
+
+import (
+	"syscall"
+
+	"sluice/bufreg"
+	"sluice/ring"
+	"sluice/zc"
+)
+
+// The way down: from the queues to the submission queue.
+
+// flush gives every connection that has something to do its turn.
+func (l *loop) flush() {
+	for i := 0; i < len(l.dirty); i++ { // a turn may list further ones
+		c := l.dirty[i]
+		c.dirty = false
+		l.pump(c)
+	}
+	clear(l.dirty)
+	l.dirty, l.later = l.later, l.dirty[:0]
+}
+
+// pump does what can be done for a connection now: read ahead in its file, submit the next
+// send, or take the next step of closing.
+func (l *loop) pump(c *Conn) {
+	if c.state >= connAborting {
+		return
+	}
+	if c.queue.files > 0 {
+		l.pumpFile(c)
+	}
+	if c.sending == nil && c.queue.len() > 0 && c.state < connAborting {
+		l.submitSend(c)
+	}
+	if c.state == connClosing || c.state == connHalfClosed {
+		l.stepClose(c)
+	}
+}
+
+// submitSend gathers what lies at the head of the queue, decides its route and submits it.
+func (l *loop) submitSend(c *Conn) {
+	var sizes [maxSegments]uint32
+	q := &c.queue
+	n, total, index := 0, 0, uint16(0)
+	for n < maxSegments && n < q.len() {
+		it := q.at(n)
+		if it.file != nil || it.filling || it.buf.Len() == 0 {
+			break
+		}
+		if n == 0 {
+			index = it.buf.Index()
+		} else if total+it.buf.Len() > maxSendBytes || it.buf.Index() != index {
+			break
+		}
+		sizes[n] = uint32(it.buf.Len())
+		total += it.buf.Len()
+		n++
+	}
+	if n == 0 {
+		return // a file or a read comes first
+	}
+	op, err := l.sends.get()
+	if err != nil {
+		l.abort(c, err)
+		return
+	}
+	if op == nil {
+		c.starve()
+		return
+	}
+	d := l.cfg.Policy.Route(l.kernel, c.sock, sizes[:n])
+	if c.copyOnce {
+		c.copyOnce = false
+		d = zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory, Segments: n}
+	}
+	want := uint32(0)
+	for i := range d.Segments {
+		op.bufs[i] = q.at(i).buf
+		op.pins[i] = l.cache.Pin(op.bufs[i])
+		want += sizes[i]
+	}
+	op.conn, op.segs, op.reason = c, d.Segments, d.Reason
+	op.Submit(d.Route, want)
+	q.inFlight, c.sending = d.Segments, op
+	l.heavy += int(want)
+
+	flags := uint32(msgNoSignal | msgWaitAll)
+	if d.More || d.Segments == n && l.sendfileFollows(c, n) {
+		flags |= msgMore
+	}
+	l.prepSend(op, c.fd, flags)
+}
+
+// prepSend writes the submission entry.
+func (l *loop) prepSend(op *sendOp, fd int, flags uint32) {
+	e := l.sqe()
+	first := op.bufs[0]
+	if op.segs > 1 {
+		op.msg.Reset()
+		for _, b := range op.bufs[:op.segs] {
+			op.msg.Append(b.Addr(), uint32(b.Len()))
+		}
+	}
+	switch {
+	case op.Route == zc.Copy && op.segs == 1:
+		e.PrepSend(fd, first.Addr(), op.Want, flags)
+	case op.Route == zc.Copy:
+		e.PrepSendMsg(fd, op.msg.Addr(), flags)
+	case op.segs == 1:
+		e.PrepSendZC(fd, first.Addr(), op.Want, flags, l.usage)
+		e.FixedBuffer(first.Index())
+	default:
+		e.PrepSendMsgZC(fd, op.msg.Addr(), flags, l.usage)
+		e.FixedBuffer(first.Index())
+	}
+	e.UserData = userData(kindSend, op.id)
+}
+
+// sqe returns a submission entry. When the queue is full it submits what is there; when the
+// kernel wants completions reaped first, they are kept for the next turn.
+func (l *loop) sqe() *ring.SQE {
+	for {
+		if e := l.ring.SQE(); e != nil {
+			return e
+		}
+		l.submit()
+	}
+}
+
+// keepCompletions reaps without handling, to make room in the kernel. err is from a submit.
+func (l *loop) keepCompletions(err error) {
+	if err != syscall.EBUSY && err != syscall.EAGAIN {
+		panic("engine: io_uring_enter: " + err.Error()) // a bug here: no input causes it
+	}
+	var batch [64]ring.CQE
+	for n := l.ring.Reap(batch[:]); n > 0; n = l.ring.Reap(batch[:]) {
+		l.backlog = append(l.backlog, batch[:n]...)
+	}
+}
+
+// unpin ends the kernel's use of an op's buffers.
+func (l *loop) unpin(op *sendOp) {
+	for i, b := range op.bufs[:op.segs] {
+		l.cache.Unpin(b, op.pins[i])
+		op.pins[i] = bufreg.Pin{}
+	}
+}

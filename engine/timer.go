@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"container/heap"
+	"math"
+)
+
+// timer is a connection's place among the deadlines. A connection is looked at when
+// timer.at has come, which may be early: activity moves deadlines without touching the
+// heap, and the look then only sets the next one.
+type timer struct {
+	at    int64 // loop time in ns
+	index int   // in the heap; -1: not scheduled
+}
+
+type timerHeap []*Conn
+
+func (h timerHeap) Len() int           { return len(h) }
+func (h timerHeap) Less(i, j int) bool { return h[i].timer.at < h[j].timer.at }
+func (h timerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].timer.index, h[j].timer.index = i, j
+}
+func (h *timerHeap) Push(x any) {
+	c := x.(*Conn)
+	c.timer.index = len(*h)
+	*h = append(*h, c)
+}
+func (h *timerHeap) Pop() any {
+	old := *h
+	c := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	c.timer.index = -1
+	return c
+}
+
+// schedule has the connection looked at no later than at.
+func (c *Conn) schedule(at int64) {
+	h := &c.loop.timers
+	switch {
+	case c.timer.index < 0:
+		c.timer.at = at
+		heap.Push(h, c)
+	case at < c.timer.at:
+		c.timer.at = at
+		heap.Fix(h, c.timer.index)
+	}
+}
+
+func (l *loop) unschedule(c *Conn) {
+	if c.timer.index >= 0 {
+		heap.Remove(&l.timers, c.timer.index)
+	}
+}
+
+// stallLooks is how many times in Config.WriteStall a connection with outstanding bytes is
+// asked for progress: the deadline is kept to a quarter of its length.
+const stallLooks = 4
+
+// expire looks at every connection whose time has come.
+func (l *loop) expire() {
+	if l.acceptAt != 0 {
+		l.resumeAccept()
+	}
+	for len(l.timers) > 0 && l.timers[0].timer.at <= l.now {
+		c := l.timers[0]
+		switch why := c.overdue(); why {
+		case nil:
+		case errLingered:
+			l.endLinger(c)
+		default:
+			l.unschedule(c)
+			l.abort(c, why)
+			continue
+		}
+		c.timer.at = c.nextLook()
+		heap.Fix(&l.timers, 0)
+	}
+}
+
+// outstanding reports whether bytes are queued, or pinned until the peer acknowledges them.
+func (c *Conn) outstanding() bool {
+	return c.queue.bytes > 0 || c.sending != nil || c.notifying > 0
+}
+
+// overdue returns why the connection must end now, or nil.
+func (c *Conn) overdue() error {
+	l := c.loop
+	if c.userUntil != 0 && l.now >= c.userUntil {
+		return ErrDeadline
+	}
+	if c.outstanding() {
+		// A send of many bytes completes once; what moved meanwhile only the socket knows.
+		if acked, ok := sysBytesAcked(c.fd); ok && acked != c.acked {
+			c.acked, c.activeAt = acked, l.now
+		}
+		if l.now >= c.activeAt+int64(l.cfg.WriteStall) {
+			return ErrStalled
+		}
+		return nil
+	}
+	if c.closeBy != 0 && l.now >= c.closeBy {
+		return errLingered
+	}
+	if l.cfg.IdleTimeout > 0 && l.now >= c.activeAt+int64(l.cfg.IdleTimeout) {
+		return ErrIdle
+	}
+	return nil
+}
+
+// nextLook is when the connection could next be overdue. Bytes may become outstanding at any
+// time without a call of schedule, so it is never further off than the first look at them.
+func (c *Conn) nextLook() int64 {
+	l := c.loop
+	at := l.now + int64(l.cfg.WriteStall)/stallLooks
+	if c.outstanding() {
+		at = min(at, c.activeAt+int64(l.cfg.WriteStall))
+	} else {
+		if c.closeBy != 0 {
+			at = min(at, c.closeBy)
+		}
+		if l.cfg.IdleTimeout > 0 {
+			at = min(at, c.activeAt+int64(l.cfg.IdleTimeout))
+		}
+	}
+	if c.userUntil != 0 {
+		at = min(at, c.userUntil)
+	}
+	return at
+}
+
+// untilNextTimer is how long the loop may sleep, in ns; 0: until something happens.
+func (l *loop) untilNextTimer() int64 {
+	at := int64(math.MaxInt64)
+	if len(l.timers) > 0 {
+		at = l.timers[0].timer.at
+	}
+	if l.acceptAt != 0 {
+		at = min(at, l.acceptAt)
+	}
+	if l.drainBy != 0 {
+		at = min(at, l.drainBy)
+	}
+	if at == math.MaxInt64 {
+		return 0
+	}
+	return max(at-l.now, 1)
+}
