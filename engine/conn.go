@@ -91,6 +91,9 @@ type Conn struct {
 // Handler is the handler that the connection was made with.
 func (c *Conn) Handler() Handler { return c.handler }
 
+// Loop is the index of the connection's loop: everything on one loop runs one at a time.
+func (c *Conn) Loop() int { return c.loop.id }
+
 // Lease takes n bytes of registered memory, at most bufreg.MaxBuffer, to fill and Send. On
 // ErrNoBuffers Writable is called when a buffer has returned.
 func (c *Conn) Lease(n int) (bufreg.Buffer, error) {

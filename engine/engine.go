@@ -96,11 +96,30 @@ func (e *Engine) Loops() int { return len(e.loops) }
 // ArenaSize is the registered memory in bytes.
 func (e *Engine) ArenaSize() int { return int(e.reg.Stats().Total) }
 
-// Threshold is the size in bytes from which sends are zero-copy, and false where none is.
-func (e *Engine) Threshold() (int, bool) {
+// Routes says, a line for each, which way bytes go and when.
+func (e *Engine) Routes() []string {
 	l := e.loops[0]
-	ok, _ := e.cfg.Policy.Allowed(l.kernel, zc.Socket{})
-	return e.cfg.Policy.MinSend(l.kernel), ok
+	least := e.cfg.Policy.MinSend(l.kernel)
+	ok, why := e.cfg.Policy.Allowed(l.kernel, zc.Socket{})
+	local, _ := e.cfg.Policy.Allowed(l.kernel, zc.Socket{Local: true})
+	switch {
+	case !ok:
+		return []string{
+			fmt.Sprintf("zero-copy: never (%s)", why),
+			fmt.Sprintf("sendfile: files above %d bytes", smallFile),
+			"copy: everything else",
+		}
+	case !local:
+		return []string{
+			fmt.Sprintf("zero-copy: sends of %d bytes or more", least),
+			fmt.Sprintf("sendfile: files above %d bytes to peers on this host, where the kernel copies zero-copy sends", smallFile),
+			"copy: everything else",
+		}
+	}
+	return []string{
+		fmt.Sprintf("zero-copy: sends of %d bytes or more, to every peer", least),
+		"copy: everything else",
+	}
 }
 
 // Lease takes registered memory outside of any loop, for buffers that many connections will

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package httpd
+
+func descriptorLimit() int { return 1024 }
