@@ -91,6 +91,9 @@ type Conn struct {
 // Handler is the handler that the connection was made with.
 func (c *Conn) Handler() Handler { return c.handler }
 
+// Now is the time, read once in each turn of the loop.
+func (c *Conn) Now() time.Time { return c.loop.clock }
+
 // Loop is the index of the connection's loop: everything on one loop runs one at a time.
 func (c *Conn) Loop() int { return c.loop.id }
 

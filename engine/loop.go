@@ -32,7 +32,8 @@ type loop struct {
 	sleeping atomic.Bool // the loop is, or is about to be, in a blocking enter
 	freed    atomic.Bool // a buffer returned after ErrNoBuffers
 
-	now         int64 // ns since start, read once a turn
+	clock       time.Time // read once a turn
+	now         int64     // the same, in ns since start
 	conns       table[Conn]
 	sends       sendOps
 	fileItems   fileItemPool
@@ -118,7 +119,8 @@ func (l *loop) pin() error {
 func (l *loop) turns() {
 	for {
 		l.stats.Turns++
-		l.now = int64(time.Since(l.start))
+		l.clock = time.Now()
+		l.now = int64(l.clock.Sub(l.start))
 		l.runPosted(l.inbox.take())
 		l.reap()
 		l.deliver()

@@ -157,7 +157,7 @@ func (c *conn) send(r request, head []byte, e *entry, off, n int64) {
 
 // finish completes a head.
 func (c *conn) finish(head []byte, r request) []byte {
-	head = append(head, c.shard.date.at(c.shard.srv.now())...)
+	head = append(head, c.shard.date.at(c.shard.srv.now(c.ec))...)
 	switch {
 	case r.close:
 		head = append(head, "Connection: close\r\n"...)

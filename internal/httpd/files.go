@@ -66,7 +66,7 @@ func newShard(s *Server, open int) *shard {
 // when that is known.
 func (sh *shard) lookup(c *conn, p string) *entry {
 	old, ok := sh.files.Get(p)
-	if ok && sh.srv.now().Sub(old.checked) < sh.srv.recheck {
+	if ok && sh.srv.now(c.ec).Sub(old.checked) < sh.srv.recheck {
 		return old
 	}
 	p = strings.Clone(p) // it lies in the parser's memory
@@ -84,7 +84,7 @@ func (sh *shard) lookup(c *conn, p string) *entry {
 		sh.srv.opening <- struct{}{}
 		found := sh.srv.open(p, info)
 		<-sh.srv.opening
-		if !ec.Post(func(*engine.Conn) { sh.found(p, found) }) && found != nil {
+		if !ec.Post(func(*engine.Conn) { sh.found(p, found, sh.srv.now(ec)) }) && found != nil {
 			found.release() // the loop has ended
 		}
 	}()
@@ -93,13 +93,13 @@ func (sh *shard) lookup(c *conn, p string) *entry {
 
 // found takes the result of a lookup and resumes the connections that waited for it. nil
 // says that the entry in the cache still holds.
-func (sh *shard) found(p string, e *entry) {
+func (sh *shard) found(p string, e *entry, now time.Time) {
 	if e == nil {
 		if e, _ = sh.files.Peek(p); e != nil {
-			e.checked = sh.srv.now()
+			e.checked = now
 		}
 	} else if e.file != nil {
-		e.checked = sh.srv.now()
+		e.checked = now
 		sh.files.Remove(p)
 		sh.files.Add(p, e)
 	}

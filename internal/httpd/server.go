@@ -30,7 +30,7 @@ type Server struct {
 	recheck time.Duration
 	shards  []*shard
 	opening chan struct{} // one token for each file being opened
-	now     func() time.Time
+	now     func(*engine.Conn) time.Time // the time of a connection's loop
 }
 
 // New opens dir, which no request gets out of: neither by .. nor by a symbolic link. Each of
@@ -48,7 +48,7 @@ func New(dir string, loops int, recheck time.Duration) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{root: root, recheck: recheck, opening: make(chan struct{}, maxOpening), now: time.Now}
+	s := &Server{root: root, recheck: recheck, opening: make(chan struct{}, maxOpening), now: (*engine.Conn).Now}
 	for range loops {
 		s.shards = append(s.shards, newShard(s, max(1, min(maxOpen, descriptorLimit()/(4*loops)))))
 	}

@@ -1,0 +1,51 @@
+# `make test` is everything that must hold before a change lands. It needs Linux 6.0 or later,
+# Go, and for the tests that make network namespaces, root.
+
+GO ?= go
+PACKAGES = ./...
+LINT = $(GO) tool -modfile=tools/go.mod staticcheck
+
+.PHONY: test build setup check unit race invariants abi fuzz-smoke bench-loopback clean
+
+test: setup check unit race invariants abi fuzz-smoke
+	@echo "make test: everything passed"
+
+build:
+	$(GO) build -o bin/uringserve ./cmd/uringserve
+
+# Programs that tests drive: curl as a real client, ip and nft for peers that vanish.
+setup:
+	./scripts/setup
+
+check:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	$(GO) vet $(PACKAGES)
+	$(GO) vet -tags invariants $(PACKAGES)
+	GOARCH=arm64 $(GO) vet $(PACKAGES)
+	GOOS=darwin $(GO) build $(PACKAGES)
+	$(LINT) $(PACKAGES)
+	GOOS=darwin $(LINT) -tests=false $(PACKAGES)
+
+unit:
+	$(GO) test $(PACKAGES)
+
+race:
+	$(GO) test -race $(PACKAGES)
+
+invariants:
+	$(GO) test -tags invariants $(PACKAGES)
+
+# A second opinion on the kernel's ABI, in a module of its own; see docs/ARCHITECTURE.md.
+abi:
+	cd integration/abi && $(GO) test -ldflags=-checklinkname=0 ./...
+
+# Each fuzz target for a moment, so that none rots.
+fuzz-smoke:
+	./scripts/fuzz-smoke 5s
+
+# uringserve beside nginx and lighttpd over loopback; see docs/MEASUREMENTS.md.
+bench-loopback: build
+	$(GO) run ./integration/loopback
+
+clean:
+	rm -rf bin
