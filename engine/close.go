@@ -69,6 +69,9 @@ func (l *loop) abort(c *Conn, why error) {
 		e.PrepCancelFD(c.fd)
 		e.UserData = userData(kindIgnored, requestID{})
 	}
+	if c.reading {
+		l.cancel(userData(kindRead, c.id)) // it is not on the socket, and may wait for a disk
+	}
 	l.aborting = append(l.aborting, c)
 }
 

@@ -79,6 +79,9 @@ const (
 	// memory and unsent: two chunks, one being sent while the next is read.
 	fileChunk = 256 << 10
 	readAhead = 2 * fileChunk
+	// holdBack is the size below which what is queued waits for the read behind it, to leave
+	// in the same send: a response's header.
+	holdBack = 4 << 10
 	// smallFile is the size up to which a file leaves together with the header before it,
 	// from one buffer; larger ones go by sendfile where zero-copy is not for them.
 	smallFile = 32 << 10

@@ -160,7 +160,7 @@ func (c *Conn) admit(n int) error {
 		return ErrBacklogFull
 	}
 	if !c.outstanding() {
-		c.activeAt = c.loop.now // the write-stall deadline starts with the first byte
+		c.watch()
 	}
 	return nil
 }

@@ -57,8 +57,8 @@ func (l *loop) submitSend(c *Conn) {
 		total += it.buf.Len()
 		n++
 	}
-	if n == 0 {
-		return // a file or a read comes first
+	if n == 0 || total < holdBack && n < q.len() && q.at(n).filling {
+		return // a file or a read comes first, or a header that leaves with what is being read
 	}
 	op, err := l.sends.get()
 	if err != nil {

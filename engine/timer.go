@@ -3,6 +3,7 @@ package engine
 import (
 	"container/heap"
 	"math"
+	"time"
 )
 
 // timer is a connection's place among the deadlines. A connection is looked at when
@@ -109,13 +110,20 @@ func (c *Conn) overdue() error {
 	return nil
 }
 
-// nextLook is when the connection could next be overdue. Bytes may become outstanding at any
-// time without a call of schedule, so it is never further off than the first look at them.
+// watch has the connection looked at for as long as bytes are outstanding. It is called
+// when there were none, and moves the timer at most once a look: idle connections have no
+// looks, busy ones few.
+func (c *Conn) watch() {
+	c.activeAt = c.loop.now
+	c.schedule(c.loop.now + int64(c.loop.cfg.WriteStall)/stallLooks)
+}
+
+// nextLook is when the connection could next be overdue, or is to be asked for progress.
 func (c *Conn) nextLook() int64 {
 	l := c.loop
-	at := l.now + int64(l.cfg.WriteStall)/stallLooks
+	at := l.now + int64(time.Hour) // an idle connection without an idle timeout
 	if c.outstanding() {
-		at = min(at, c.activeAt+int64(l.cfg.WriteStall))
+		at = min(l.now+int64(l.cfg.WriteStall)/stallLooks, c.activeAt+int64(l.cfg.WriteStall))
 	} else {
 		if c.closeBy != 0 {
 			at = min(at, c.closeBy)
