@@ -37,9 +37,9 @@ const localBytes = 512 << 10
 // buffer has returned: once for all ErrNoBuffers since the last call. That may be before the
 // failing Lease has returned, and the buffer may be too small: on wake, lease again.
 func (r *Registry) NewCache(wake func()) *Cache {
-	c := &Cache{reg: r, wake: wake, limit: min(localBytes, len(r.mem)/128)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	c := &Cache{reg: r, wake: wake, limit: min(localBytes, len(r.mem)/128)}
 	all := append(append([]*Cache(nil), *r.caches.Load()...), c)
 	r.caches.Store(&all)
 	return c

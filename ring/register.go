@@ -43,8 +43,9 @@ func (r *Ring) UnregisterBuffers() error {
 }
 
 // CloneBuffers takes over the buffers that src has registered, without pinning or charging
-// them again (6.13). src may belong to another thread, which must not change its
-// registration meanwhile.
+// them again (6.13). If src is used on another thread, it must be made with [Config.Shared]
+// and be left alone meanwhile: the kernel refuses to clone from another thread's
+// single-issuer ring (6.18, and stable kernels that took commit 2f076a453f75).
 func (r *Ring) CloneBuffers(src *Ring) error {
 	arg := cloneBuffers{SrcFD: uint32(src.fd)}
 	_, errno := register(r.fd, RegisterCloneBuffers, unsafe.Pointer(&arg), 1)
