@@ -58,3 +58,9 @@ func (m *Msghdr) Addr() uintptr { return uintptr(unsafe.Pointer(m.h)) }
 
 // addressOf is where b begins; b must not be on the Go heap or stack.
 func addressOf(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// Vectors are the vectors of a msghdr at the start of mem, for who plays the kernel's part.
+func Vectors(mem []byte) []Iovec {
+	h := (*msghdr)(unsafe.Pointer(&mem[0]))
+	return unsafe.Slice(*(**Iovec)(unsafe.Pointer(&h.Iov)), h.IovLen)
+}

@@ -1,0 +1,60 @@
+// Package kernel is everything that the engine asks of the operating system, as interfaces
+// with two implementations: the running kernel's, in this package, and a simulated one in
+// internal/simring. What the engine does is the same on both.
+package kernel
+
+import (
+	"syscall"
+	"time"
+
+	"sluice/bufreg"
+	"sluice/ring"
+)
+
+// Ring is what a loop uses of a [ring.Ring], with the same meaning.
+type Ring interface {
+	SQE() *ring.SQE
+	Pending() int
+	Submit() error
+	SubmitAndWait(min uint32, timeout time.Duration) error
+	Ready() int
+	Reap(dst []ring.CQE) int
+	Overflowed() bool
+	Entered() uint64
+	Close() error
+}
+
+// BufRing is what a loop uses of a [ring.BufRing].
+type BufRing interface {
+	Bytes(id uint16) []byte
+	Recycle(id uint16)
+	Publish()
+}
+
+// System makes rings and does what the engine does to sockets without one. All calls but
+// Wake belong to the thread of the loop that they are for. Descriptors are numbers that
+// Ring's requests take.
+type System interface {
+	// Now is the time.
+	Now() time.Time
+	// Open makes a ring on the calling thread, registers the arena with it, and provides
+	// receive buffers to it as the given group.
+	Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (Ring, BufRing, error)
+	// EventFD makes a counter whose increments a poll of the ring sees.
+	EventFD() (fd int, err error)
+	// Wake increments it, from any goroutine.
+	Wake(fd int)
+	// Close closes a descriptor.
+	Close(fd int)
+	// ShutdownWrite ends a socket's outgoing stream.
+	ShutdownWrite(fd int) error
+	// ResetOnClose has Close reset the connection and drop what the socket holds.
+	ResetOnClose(fd int)
+	// Sendfile sends up to n bytes of file in from off, without waiting for the socket.
+	Sendfile(out, in int, off int64, n int) (int, syscall.Errno)
+	// BytesAcked is how many bytes the peer's TCP has acknowledged, where that is known.
+	BytesAcked(fd int) (uint64, bool)
+	// SocketFacts tells whether the peer is on this host, and whether the socket takes no
+	// zero-copy sends.
+	SocketFacts(fd int) (local, noZC bool)
+}

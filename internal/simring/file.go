@@ -1,0 +1,63 @@
+package simring
+
+import (
+	"syscall"
+)
+
+// file is an open file of pseudo-random content. size is what it has, which may be less than
+// somebody announced.
+type file struct {
+	w    *World
+	seed byte
+	size int64
+}
+
+// OpenFile makes a file of size bytes and opens it. It may turn out to be shorter.
+func (w *World) OpenFile(size int64) (fd int, content func(off, n int64) []byte) {
+	f := &file{w: w, seed: byte(w.Intn(256)), size: size}
+	if size > 0 && w.odds(w.Faults.Truncated) {
+		f.size = int64(w.Intn(int(size)))
+	}
+	return w.open(f), func(off, n int64) []byte { return f.bytes(off, int(n)) }
+}
+
+// Truncated reports whether an open file has fewer bytes than size.
+func (w *World) Truncated(fd int, size int64) bool {
+	f, ok := w.fds[fd].(*file)
+	return ok && f.size < size
+}
+
+func (f *file) bytes(off int64, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		x := uint32(off) + uint32(i)
+		b[i] = byte(x*2654435761>>23) ^ byte(x>>8) ^ f.seed
+	}
+	return b
+}
+
+// startRead reads some time later, and writes to the engine's memory only then.
+func (r *Ring) startRead(q *request) {
+	w, e := r.w, &q.sqe
+	f, ok := w.fds[int(e.FD)].(*file)
+	if !ok {
+		w.fail("read of descriptor %d, which is no open file", e.FD)
+		return
+	}
+	w.after(w.delay(), func() {
+		switch {
+		case w.odds(w.Faults.ReadError):
+			q.finish(negative(syscall.EIO))
+			return
+		case w.odds(w.Faults.ShortRead) && w.Intn(2) == 0:
+			q.finish(negative([]syscall.Errno{syscall.EAGAIN, syscall.EINTR}[w.Intn(2)]))
+			return
+		}
+		n := int(min(int64(e.Len), max(0, f.size-int64(e.Off))))
+		if n > 1 && w.odds(w.Faults.ShortRead) {
+			n = w.Between(1, n)
+		}
+		copy(memory(e.Addr, n), f.bytes(int64(e.Off), n))
+		q.finish(int32(n))
+	})
+}

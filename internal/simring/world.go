@@ -1,0 +1,244 @@
+package simring
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+
+	"sluice/bufreg"
+	"sluice/internal/kernel"
+	"sluice/ring"
+)
+
+// Faults are how often things go wrong, as one in N; 0: never. The zero Faults is a kernel
+// that does everything at once and right.
+type Faults struct {
+	ShortSend    int // a send accepts fewer bytes than there is room for, and completes
+	SendError    int // a send fails, with or without a notification
+	NoMemory     int // a zero-copy send fails with ENOBUFS or ENOMEM
+	FalseCopied  int // a notification says copied
+	LateNotify   int // a notification waits for a long time after the peer's acknowledgement
+	Stray        int // a completion comes that nothing waits for
+	Enter        int // an enter fails with EAGAIN, EBUSY or EINTR
+	NoRecvBuffer int // a multishot receive ends with ENOBUFS though there are buffers
+	RecvEnd      int // a multishot receive ends after a completion, for no reason
+	Accept       int // an accept fails: EMFILE, ECONNABORTED
+	ShortRead    int // a file read returns fewer bytes, EAGAIN or EINTR
+	ReadError    int // a file read fails
+	Truncated    int // a file is shorter than announced
+	PollSpurious int // a poll completes though the socket is not writable
+	NoZeroCopy   int // a socket takes no zero-copy sends
+	Reordered    int // completions of one enter are posted in another order
+}
+
+// World is the simulated kernel and the hosts behind it. It belongs to one goroutine.
+type World struct {
+	*Choices
+	Faults Faults
+	// Hook, when it is set, is called at the points where another goroutine could run in
+	// between two actions of a loop.
+	Hook func()
+
+	now       int64
+	rings     []*Ring
+	fds       map[int]any // *Socket, *listener, *file, *eventFD
+	nextFD    int
+	events    []*event // due at some time; few, so looked through
+	violation error
+	Steps     int
+}
+
+// event is something that will happen.
+type event struct {
+	at int64
+	do func()
+}
+
+type eventFD struct{ count int }
+
+// epoch is the time at which every world begins.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// New makes a world.
+func New(c *Choices, f Faults) *World {
+	return &World{Choices: c, Faults: f, fds: make(map[int]any), nextFD: 100}
+}
+
+// Violation is the first thing that no engine may do, or nil.
+func (w *World) Violation() error { return w.violation }
+
+// fail notes a violation.
+func (w *World) fail(format string, args ...any) {
+	if w.violation == nil {
+		w.violation = fmt.Errorf(format, args...)
+	}
+}
+
+// odds is true once in n times, and never for 0.
+func (w *World) odds(n int) bool { return n > 0 && w.OneIn(n) }
+
+func (w *World) after(d time.Duration, do func()) {
+	w.events = append(w.events, &event{w.now + int64(d), do})
+}
+
+func (w *World) hook() {
+	if w.Hook != nil {
+		w.Hook()
+	}
+}
+
+// Pending reports whether anything is left to happen by itself.
+func (w *World) Pending() bool { return len(w.events) > 0 }
+
+// Step lets one thing happen: an event that is due, any of them, or else time moves on to
+// the next. It reports false when there is nothing, now or later.
+func (w *World) Step() bool {
+	w.Steps++
+	var due []int
+	next := int64(-1)
+	for i, e := range w.events {
+		if e.at <= w.now {
+			due = append(due, i)
+		} else if next < 0 || e.at < next {
+			next = e.at
+		}
+	}
+	if len(due) > 0 {
+		i := due[w.Intn(len(due))]
+		e := w.events[i]
+		w.events = append(w.events[:i], w.events[i+1:]...)
+		e.do()
+		return true
+	}
+	for _, r := range w.rings {
+		if r.sleeping && r.wakeAt > 0 && (next < 0 || r.wakeAt < next) {
+			next = r.wakeAt
+		}
+	}
+	if next < 0 {
+		return false
+	}
+	w.now = max(w.now, next)
+	return true
+}
+
+// Advance moves time on by d.
+func (w *World) Advance(d time.Duration) { w.now += int64(d) }
+
+// Runnable reports whether loop i's ring has something for it, or its sleep is over.
+func (w *World) Runnable(i int) bool {
+	r := w.rings[i]
+	return !r.sleeping || r.deliverable() > 0 || r.wakeAt > 0 && w.now >= r.wakeAt
+}
+
+// Open descriptors other than files of the workload: what an engine that has ended must not
+// leave behind.
+func (w *World) OpenSockets() (n int) {
+	for _, o := range w.fds {
+		switch o.(type) {
+		case *Socket, *listener, *eventFD:
+			n++
+		}
+	}
+	return n
+}
+
+func (w *World) open(o any) int {
+	w.nextFD++
+	w.fds[w.nextFD] = o
+	return w.nextFD
+}
+
+// The system calls without a ring.
+
+var _ kernel.System = (*World)(nil)
+
+// Now is simulated time.
+func (w *World) Now() time.Time { return epoch.Add(time.Duration(w.now)) }
+
+// Open makes a simulated ring.
+func (w *World) Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (kernel.Ring, kernel.BufRing, error) {
+	r := &Ring{w: w, sq: make([]ring.SQE, c.Entries), cqSize: int(c.CQEntries), group: group}
+	r.buffers = newBufRing(w, buffers, size)
+	w.rings = append(w.rings, r)
+	return r, r.buffers, nil
+}
+
+// EventFD makes a counter.
+func (w *World) EventFD() (int, error) { return w.open(&eventFD{}), nil }
+
+// Wake increments a counter: the poll of it completes.
+func (w *World) Wake(fd int) {
+	e, ok := w.fds[fd].(*eventFD)
+	if !ok {
+		w.fail("wake of descriptor %d, which is no eventfd", fd)
+		return
+	}
+	e.count++
+	for _, r := range w.rings {
+		r.edge(fd)
+	}
+}
+
+// Close closes a descriptor.
+func (w *World) Close(fd int) {
+	switch o := w.fds[fd].(type) {
+	case nil:
+		w.fail("close of descriptor %d, which is not open", fd)
+		return
+	case *Socket:
+		o.close()
+	}
+	delete(w.fds, fd)
+	for _, r := range w.rings {
+		for _, q := range r.inflight {
+			if q.sqe.FD == int32(fd) && q.sqe.Opcode != ring.OpPollAdd {
+				w.fail("descriptor %d closed while a request of opcode %d uses it", fd, q.sqe.Opcode)
+			}
+		}
+	}
+}
+
+// ShutdownWrite ends the outgoing stream of a socket.
+func (w *World) ShutdownWrite(fd int) error {
+	s := w.socket(fd, "shutdown")
+	if s == nil {
+		return syscall.EBADF
+	}
+	if s.reset {
+		return syscall.ENOTCONN
+	}
+	s.shut = true
+	return nil
+}
+
+// ResetOnClose has a close reset the connection.
+func (w *World) ResetOnClose(fd int) {
+	if s := w.socket(fd, "set linger"); s != nil {
+		s.linger0 = true
+	}
+}
+
+// BytesAcked is how many bytes the peer acknowledged.
+func (w *World) BytesAcked(fd int) (uint64, bool) {
+	s := w.socket(fd, "ask for progress")
+	if s == nil {
+		return 0, false
+	}
+	return s.acked, true
+}
+
+// SocketFacts says that every peer is remote, and that some sockets take no zero-copy,
+// which is not always told beforehand.
+func (w *World) SocketFacts(fd int) (local, noZC bool) {
+	s := w.socket(fd, "ask for facts")
+	return s != nil && s.local, s != nil && s.noZC && w.Intn(2) == 0
+}
+
+func (w *World) socket(fd int, what string) *Socket {
+	s, ok := w.fds[fd].(*Socket)
+	if !ok {
+		w.fail("%s of descriptor %d, which is no open socket", what, fd)
+	}
+	return s
+}
