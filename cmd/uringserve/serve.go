@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"sluice/bufreg"
 	"sluice/engine"
 	"sluice/internal/httpd"
 	"sluice/ring"
@@ -45,7 +46,12 @@ func serveCommand() *cobra.Command {
 requests, index.html for directories. No request gets out of DIR.
 
 Needs Linux 6.0 or later and permission to use io_uring.`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("serve takes one DIR to serve, not %d", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return serve(cmd.Context(), args[0], f)
 		},
@@ -72,6 +78,8 @@ func (f *serveFlags) config() (c engine.Config, err error) {
 		WriteStall: f.stall, IdleTimeout: f.idle, DrainTimeout: f.drain,
 	}
 	switch {
+	case f.listen == "": // to the net package that is any port of every interface
+		return c, usageError{errors.New("--listen: use an address, like 127.0.0.1:8080")}
 	case f.loops < 0:
 		return c, usageError{fmt.Errorf("--loops %d: use 1 or more, or 0 for one for each processor", f.loops)}
 	case f.recheck < 0 || f.stall < time.Millisecond || f.idle <= 0 || f.drain < 0:
@@ -85,6 +93,9 @@ func (f *serveFlags) config() (c engine.Config, err error) {
 	}
 	if c.ArenaSize, err = parseSize(f.arena); err != nil {
 		return c, usageError{fmt.Errorf("--arena %s: %w", f.arena, err)}
+	}
+	if c.ArenaSize > bufreg.MaxSize {
+		return c, usageError{fmt.Errorf("--arena %s: at most %dGiB can be registered", f.arena, bufreg.MaxSize>>30)}
 	}
 	return c, nil
 }
@@ -140,16 +151,16 @@ func serve(ctx context.Context, dir string, f serveFlags) error {
 	defer stop()
 	ln, err := eng.Listen("tcp", f.listen, files.Handler)
 	if err != nil {
-		return errors.Join(err, eng.Shutdown(ctx), files.Close())
+		return errors.Join(fmt.Errorf("%w: choose another address with --listen", err), eng.Shutdown(ctx), files.Close())
 	}
 	announce(log, eng, ln.Addr().String(), dir)
 	<-ctx.Done()
-	stop() // a second signal ends the process
-	log.Info().Dur("deadline", cfg.DrainTimeout).Msg("draining; interrupt again to end at once")
 	limit, cancel := context.WithTimeout(context.Background(), cfg.DrainTimeout)
 	defer cancel()
-	limit, stop = signal.NotifyContext(limit, os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	// Before the first handler goes, so that no moment is left in which a signal would kill.
+	limit, again := signal.NotifyContext(limit, os.Interrupt, syscall.SIGTERM)
+	defer again()
+	log.Info().Stringer("deadline", cfg.DrainTimeout).Msg("draining; interrupt again to end at once")
 	err = errors.Join(eng.Shutdown(limit), files.Close())
 	totals(log, eng.Stats())
 	return err
@@ -160,6 +171,8 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, ring.ErrMemlock):
 		return fmt.Errorf("%w, for example --arena 1MiB", err)
+	case errors.Is(err, syscall.ENOMEM):
+		return fmt.Errorf("%w; ask for less with --arena", err)
 	case errors.Is(err, ring.ErrUnsupported):
 		return fmt.Errorf("%w; --copy-only serves without zero-copy where only SEND_ZC is missing", err)
 	}

@@ -2,7 +2,9 @@ package httpd
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
+	"strconv"
 
 	"sluice/engine"
 )
@@ -15,13 +17,19 @@ type conn struct {
 	waiting bool   // for the lookup of the request at the head of the input
 	result  *entry // of that lookup
 	partial bool   // a head has begun, and its deadline runs
+	held    bool   // requests that have arrived wait: for a lookup, for memory, or for the peer
+	eof     bool   // no further ones will arrive
+	last    bool   // no further ones are answered
 	closed  bool
 	closing bool // no request is to be answered after the one that waits
 }
 
 // Received answers every complete request, as long as the peer takes the responses.
 func (c *conn) Received(ec *engine.Conn, p []byte) (consumed int) {
-	for !c.waiting && !ec.Congested() {
+	for !c.last && consumed < len(p) {
+		if c.held = c.waiting || ec.Congested(); c.held {
+			return consumed
+		}
 		rest := bytes.TrimLeft(p[consumed:], "\r\n") // empty lines before a request (RFC 9112, 2.2)
 		consumed = len(p) - len(rest)
 		n := headLen(rest)
@@ -29,14 +37,19 @@ func (c *conn) Received(ec *engine.Conn, p []byte) (consumed int) {
 			c.expectMore(len(rest) > 0)
 			break
 		}
+		c.expectMore(false)
 		if n == 0 || n > maxHead {
-			c.fail(http.StatusRequestHeaderFieldsTooLarge)
-			return len(p)
+			c.held = !c.text(request{close: true}, http.StatusRequestHeaderFieldsTooLarge, "")
+		} else {
+			c.held = !c.answer(c.shard.parser.parse(rest[:n]))
 		}
-		if !c.answer(c.shard.parser.parse(rest[:n])) {
-			break // the same head is presented again
+		if c.held {
+			return consumed // the same head is presented again
 		}
 		consumed += n
+	}
+	if c.eof && !c.last {
+		c.end()
 	}
 	return consumed
 }
@@ -45,7 +58,7 @@ func (c *conn) Received(ec *engine.Conn, p []byte) (consumed int) {
 func (c *conn) expectMore(begun bool) {
 	switch {
 	case begun && !c.partial:
-		c.ec.SetDeadline(headTimeout)
+		c.ec.SetDeadline(c.shard.srv.headTimeout)
 	case !begun && c.partial:
 		c.ec.SetDeadline(0)
 	}
@@ -54,9 +67,11 @@ func (c *conn) expectMore(begun bool) {
 
 // answer queues the response to r. It reports false when that has to wait.
 func (c *conn) answer(r request) bool {
+	if c.closing {
+		r.close = true
+	}
 	if r.status != 0 {
-		c.text(r, r.status, "")
-		return true
+		return c.text(r, r.status, "")
 	}
 	e := c.result
 	if e != nil {
@@ -67,18 +82,13 @@ func (c *conn) answer(r request) bool {
 			return false
 		}
 	}
-	if c.closing {
-		r.close = true
-	}
 	switch {
 	case e.file == nil:
-		c.text(r, e.status, e.target)
+		return c.text(r, e.status, e.target)
 	case r.plain:
-		c.send(r, append(c.shard.head[:0], e.head...), e, 0, e.info.Size())
-	default:
-		c.serveContent(r, e)
+		return c.send(r, append(c.shard.head[:0], e.head...), e, 0, e.info.Size())
 	}
-	return true
+	return c.serveContent(r, e)
 }
 
 // resume goes on with the request that waited for a lookup. The result is held until then,
@@ -99,21 +109,26 @@ func (c *conn) dropResult() {
 }
 
 // serveContent answers a HEAD, a range or a condition.
-func (c *conn) serveContent(r request, e *entry) {
+func (c *conn) serveContent(r request, e *entry) bool {
 	w := &recorder{header: make(http.Header, len(e.header))}
 	cloneInto(w.header, e.header)
 	delete(w.header, "Content-Length") // of the plain response
 	delete(w.header, "Accept-Ranges")
 	http.ServeContent(w, c.shard.parser.forServeContent(r.method), e.info.Name(), e.info.ModTime(), &content{size: e.info.Size()})
+	// ServeContent leaves the length of what is not from the file to its server.
 	if w.text != nil {
-		c.textWith(r, w.status, w.header, w.text)
-		return
+		w.header.Set("Content-Length", strconv.Itoa(len(w.text)))
+		return c.textWith(r, w.status, w.header, w.text)
 	}
-	c.send(r, appendHead(c.shard.head[:0], w.status, w.header), e, w.off, w.bodyLen)
+	if w.status == http.StatusPreconditionFailed {
+		w.header.Del("Content-Type")
+		w.header.Set("Content-Length", "0")
+	}
+	return c.send(r, appendHead(c.shard.head[:0], w.status, w.header), e, w.off, w.bodyLen)
 }
 
 // text queues a response that is a line of text.
-func (c *conn) text(r request, status int, target string) {
+func (c *conn) text(r request, status int, target string) bool {
 	body := []byte(http.StatusText(status) + "\n")
 	h := errorHeader(body)
 	switch status {
@@ -122,37 +137,35 @@ func (c *conn) text(r request, status int, target string) {
 	case http.StatusMovedPermanently:
 		h.Set("Location", target)
 	}
-	c.textWith(r, status, h, body)
+	return c.textWith(r, status, h, body)
 }
 
-func (c *conn) textWith(r request, status int, h http.Header, body []byte) {
+func (c *conn) textWith(r request, status int, h http.Header, body []byte) bool {
 	head := c.finish(appendHead(c.shard.head[:0], status, h), r)
 	if r.method != http.MethodHead {
 		head = append(head, body...)
 	}
-	c.write(head, r.close)
-}
-
-// fail answers what is no request, and ends the connection.
-func (c *conn) fail(status int) {
-	c.expectMore(false)
-	c.text(request{close: true}, status, "")
+	if !c.write(head) {
+		return false
+	}
+	if r.close {
+		c.end()
+	}
+	return true
 }
 
 // send queues a head and n bytes of the file.
-func (c *conn) send(r request, head []byte, e *entry, off, n int64) {
-	head = c.finish(head, r)
-	if _, err := c.ec.Write(head); err != nil {
-		c.ec.Abort() // without its head the response cannot be framed
-		return
+func (c *conn) send(r request, head []byte, e *entry, off, n int64) bool {
+	if !c.write(c.finish(head, r)) {
+		return false
 	}
-	c.shard.head = head[:0]
 	if n > 0 && r.method != http.MethodHead {
 		_ = c.ec.SendFile(e.file.Retain(), off, n) // it fails only with the connection
 	}
 	if r.close {
-		c.ec.Close()
+		c.end()
 	}
+	return true
 }
 
 // finish completes a head.
@@ -167,29 +180,44 @@ func (c *conn) finish(head []byte, r request) []byte {
 	return append(head, "\r\n"...)
 }
 
-func (c *conn) write(head []byte, last bool) {
-	if _, err := c.ec.Write(head); err != nil {
-		c.ec.Abort()
-		return
-	}
+// write queues a head. It reports false when that has to wait for memory, of whose return
+// Writable tells.
+func (c *conn) write(head []byte) bool {
 	c.shard.head = head[:0]
-	if last {
-		c.ec.Close()
+	n, err := c.ec.Write(head)
+	if n == 0 && errors.Is(err, engine.ErrNoBuffers) {
+		return false
+	}
+	if err != nil {
+		c.last = true
+		c.ec.Abort() // without its head the response cannot be framed
+	}
+	return true
+}
+
+// end closes the connection after what is queued.
+func (c *conn) end() {
+	c.last = true
+	c.ec.Close()
+}
+
+// Writable goes on with requests that arrived while the peer did not take responses, or
+// while there was no memory for them.
+func (c *conn) Writable(ec *engine.Conn) { ec.Resume() }
+
+// EOF ends the connection after the requests that have arrived.
+func (c *conn) EOF(*engine.Conn) {
+	if c.eof = true; !c.held {
+		c.end()
 	}
 }
 
-// Writable goes on with requests that arrived while the peer did not take responses.
-func (c *conn) Writable(ec *engine.Conn) { ec.Resume() }
-
-// EOF ends the connection after the request that waits, if one does.
-func (c *conn) EOF(ec *engine.Conn) { c.Drain(ec) }
-
-// Drain ends the connection after what has been asked.
+// Drain ends the connection after the request that waits, if one does.
 func (c *conn) Drain(ec *engine.Conn) {
-	if c.waiting {
+	if c.held && !ec.Congested() {
 		c.closing = true
 	} else {
-		ec.Close()
+		c.end()
 	}
 }
 

@@ -98,10 +98,12 @@ func (sh *shard) found(p string, e *entry, now time.Time) {
 		if e, _ = sh.files.Peek(p); e != nil {
 			e.checked = now
 		}
-	} else if e.file != nil {
-		e.checked = now
-		sh.files.Remove(p)
-		sh.files.Add(p, e)
+	} else {
+		sh.files.Remove(p) // also when the file is gone, or its space would not be freed
+		if e.file != nil {
+			e.checked = now
+			sh.files.Add(p, e)
+		}
 	}
 	list := sh.waiting[p]
 	delete(sh.waiting, p)
@@ -172,7 +174,8 @@ func statusOf(err error) int {
 func newEntry(f *os.File, info fs.FileInfo) *entry {
 	w := &recorder{header: make(http.Header)}
 	w.header.Set("ETag", fmt.Sprintf(`"%x-%x"`, info.ModTime().UnixNano(), info.Size()))
-	http.ServeContent(w, &http.Request{Method: http.MethodGet}, info.Name(), info.ModTime(), f)
+	// As long as info says: the file may have grown since.
+	http.ServeContent(w, &http.Request{Method: http.MethodGet}, info.Name(), info.ModTime(), io.NewSectionReader(f, 0, info.Size()))
 	if w.status != http.StatusOK || w.bodyLen != info.Size() && info.Size() > 0 {
 		closeQuietly(f)
 		return &entry{status: http.StatusInternalServerError}

@@ -33,15 +33,23 @@ func (p *parser) init() {
 }
 
 // headLen is the length of the request head at the start of in, or 0 when it is not
-// complete. Heads end with an empty line; a bare LF is taken as a line's end (RFC 9112, 2.2).
-func headLen(in []byte) int {
-	if i := bytes.Index(in, []byte("\r\n\r\n")); i >= 0 {
-		return i + 4
+// complete. It ends with the first empty line, also where lines end with a bare LF: a
+// request behind it must not be taken for a part of it. parse then refuses the head.
+func headLen(in []byte) (n int) {
+	if i := bytes.Index(in, []byte("\n\r\n")); i >= 0 {
+		n = i + 3
+		in = in[:n]
 	}
 	if i := bytes.Index(in, []byte("\n\n")); i >= 0 {
-		return i + 2
+		n = i + 2
 	}
-	return 0
+	return n
+}
+
+// folded reports whether a line of the head goes on in the next one. That may be refused
+// (RFC 9112, 5.2), and fasthttp unfolds in place: a second look would read something else.
+func folded(head []byte) bool {
+	return bytes.Contains(head, []byte("\n ")) || bytes.Contains(head, []byte("\n\t"))
 }
 
 // conditional are the fields that ServeContent looks at.
@@ -58,29 +66,22 @@ func (p *parser) parse(head []byte) request {
 	p.in.Reset(head)
 	p.buf.Reset(&p.in)
 	h := &p.header
-	if err := h.Read(p.buf); err != nil {
+	if err := h.Read(p.buf); err != nil || folded(head) {
 		return request{status: http.StatusBadRequest, close: true}
 	}
 	r := request{method: str(h.Method()), plain: true}
-	switch proto := str(h.Protocol()); {
-	case proto == "HTTP/1.1":
-	case proto == "HTTP/1.0":
-		r.close = true
-	case strings.HasPrefix(proto, "HTTP/1."):
-	default:
+	proto := str(h.Protocol())
+	if !strings.HasPrefix(proto, "HTTP/1.") {
 		return request{status: http.StatusHTTPVersionNotSupported, close: true}
 	}
-	hosts, body := 0, false
+	hosts, body, stay := 0, false, false
 	for k, v := range h.AllInOrder() {
 		switch key := str(k); {
 		case key == "Host":
 			hosts++
 		case key == "Connection":
-			if hasToken(v, "close") {
-				r.close = true
-			} else if r.close && hasToken(v, "keep-alive") {
-				r.close, r.alive = false, true
-			}
+			r.close = r.close || hasToken(v, "close")
+			stay = stay || hasToken(v, "keep-alive")
 		case key == "Content-Length":
 			body = body || str(v) != "0"
 		case key == "Transfer-Encoding":
@@ -91,10 +92,11 @@ func (p *parser) parse(head []byte) request {
 			return request{status: http.StatusBadRequest, close: true}
 		}
 	}
-	if body {
-		r.close = true // what follows is not a request: nothing here wants it
+	if body || proto == "HTTP/1.0" && !stay {
+		r.close = true // what follows a body is not a request: nothing here wants it
 	}
-	if hosts > 1 || hosts == 0 && str(h.Protocol()) == "HTTP/1.1" {
+	r.alive = proto == "HTTP/1.0" && !r.close
+	if hosts > 1 || hosts == 0 && proto == "HTTP/1.1" {
 		return request{status: http.StatusBadRequest, close: true} // RFC 9112, 3.2
 	}
 	switch r.method {

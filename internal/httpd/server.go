@@ -26,11 +26,12 @@ const DefaultRecheck = time.Second
 
 // Server serves the files below a directory. Make one with New.
 type Server struct {
-	root    *os.Root
-	recheck time.Duration
-	shards  []*shard
-	opening chan struct{} // one token for each file being opened
-	now     func(*engine.Conn) time.Time // the time of a connection's loop
+	root        *os.Root
+	recheck     time.Duration
+	headTimeout time.Duration
+	shards      []*shard
+	opening     chan struct{}                // one token for each file being opened
+	now         func(*engine.Conn) time.Time // the time of a connection's loop
 }
 
 // New opens dir, which no request gets out of: neither by .. nor by a symbolic link. Each of
@@ -48,7 +49,7 @@ func New(dir string, loops int, recheck time.Duration) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{root: root, recheck: recheck, opening: make(chan struct{}, maxOpening), now: (*engine.Conn).Now}
+	s := &Server{root: root, recheck: recheck, headTimeout: headTimeout, opening: make(chan struct{}, maxOpening), now: (*engine.Conn).Now}
 	for range loops {
 		s.shards = append(s.shards, newShard(s, max(1, min(maxOpen, descriptorLimit()/(4*loops)))))
 	}

@@ -1,0 +1,5 @@
+//go:build invariants
+
+package serve_test
+
+const invariants = true

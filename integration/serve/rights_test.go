@@ -1,0 +1,150 @@
+//go:build linux
+
+package serve_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// rights are what a process is left with. The zero rights are this process's own.
+type rights struct {
+	Memlock   uint64 // RLIMIT_MEMLOCK in bytes, as a user without privileges; 0: not changed
+	NoFile    uint64 // RLIMIT_NOFILE; 0: not changed
+	NoIOUring bool   // io_uring_setup fails with EPERM, as in a container
+	UID       int    // set by command
+}
+
+const rightsEnv = "URINGSERVE_TEST_RIGHTS"
+
+// users counts the users that were made up: locked memory is counted for each user, and is
+// given back some time after a process has ended.
+var users atomic.Int32
+
+// command is the program with these rights. This test binary takes the others away from itself
+// and then becomes the program.
+func (r rights) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	if r == (rights{}) {
+		return cmd
+	}
+	r.UID = 1<<20 + os.Getpid()<<8 + int(users.Add(1))
+	env, err := json.Marshal(r)
+	must(err)
+	cmd.Path, err = os.Executable()
+	must(err)
+	cmd.Env = append(cmd.Env, rightsEnv+"="+string(env), rightsEnv+"_PROGRAM="+binary)
+	return cmd
+}
+
+// execWithRights becomes the program.
+func execWithRights(env string) {
+	var r rights
+	must(json.Unmarshal([]byte(env), &r))
+	runtime.LockOSThread() // the filter is this thread's, and goes with its exec
+	if r.Memlock != 0 {
+		must(unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: r.Memlock, Max: r.Memlock}))
+		if os.Geteuid() == 0 {
+			must(unix.Setgroups(nil))
+			must(unix.Setgid(r.UID))
+			must(unix.Setuid(r.UID)) // drops CAP_IPC_LOCK, which lifts the limit
+		}
+	}
+	if r.NoFile != 0 {
+		must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: r.NoFile, Max: r.NoFile}))
+	}
+	if r.NoIOUring {
+		const number = 0 // offset of nr in struct seccomp_data
+		filter := []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jf: 1},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		}
+		prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		must(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		must(unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0))
+		runtime.KeepAlive(&prog)
+	}
+	program := os.Getenv(rightsEnv + "_PROGRAM")
+	must(syscall.Exec(program, append([]string{program}, os.Args[1:]...), os.Environ()))
+}
+
+func TestAnArenaBeyondTheLockedMemoryLimitIsRefused(t *testing.T) {
+	refused(t, rights{Memlock: 8 << 20}, 1, []string{"RLIMIT_MEMLOCK", "8192 KiB", "ulimit -l", "--arena 1MiB"}, "serve", "--listen", "127.0.0.1:0", "--arena", "64MiB", dir)
+}
+
+func TestTheDefaultArenaFitsTheLockedMemoryLimit(t *testing.T) {
+	s := startAs(t, rights{Memlock: 8 << 20}, "--zc-threshold", "1")
+	line := s.line("arena: ")
+	mib := numbers.FindAllString(line[strings.Index(line, "arena: "):], 1)[0]
+	if mib != "1" && mib != "2" && mib != "4" {
+		t.Errorf("%q with a limit of 8 MiB", line)
+	}
+	newClient(t, s).want("mid")
+	if got := s.stop(); got.zeroCopied.bytes < midSize {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestForbiddenIOUringIsNamedWithTheWayOut(t *testing.T) {
+	refused(t, rights{NoIOUring: true}, 1, []string{"io_uring is forbidden", "kernel.io_uring_disabled", "seccomp"}, "serve", "--listen", "127.0.0.1:0", dir)
+}
+
+// At the limit newcomers wait, or hear that it cannot be served now, until others leave.
+func TestTheDescriptorLimitIsSurvived(t *testing.T) {
+	const clients, loops = 60, 2
+	s := startAs(t, rights{NoFile: 40}, "--loops", fmt.Sprint(loops))
+	statuses, errs := make(chan int, clients), make(chan error, clients)
+	var all []rawConn
+	for range clients {
+		c := dialRaw(t, s, 0)
+		c.send(request("s1"))
+		all = append(all, c)
+	}
+	for _, c := range all { // each that is answered makes room for another
+		go func() {
+			defer c.Close()
+			r, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, r.Body)
+			}
+			if err != nil {
+				errs <- err
+				return
+			}
+			statuses <- r.StatusCode
+		}()
+	}
+	got := map[int]int{}
+	for range clients {
+		select {
+		case st := <-statuses:
+			got[st]++
+		case err := <-errs:
+			t.Fatal(err)
+		}
+	}
+	if got[200] == 0 || got[200]+got[503] != clients {
+		t.Errorf("%d answers by status", got)
+	}
+	eventually(t, "every connection ends", func() bool { return s.sockets() == loops })
+	newClient(t, s).want("big", "one")
+	if got := s.stop(); got.accepted != clients+1 {
+		t.Errorf("%+v", got)
+	}
+}
