@@ -10,24 +10,25 @@ import (
 // The way up: from completions to connections. Handlers are not called from here: what
 // they are to be told is listed, and told after the whole batch.
 
-// reap takes every completion that is ready.
+// reap takes every completion that is ready, in the order of their arrival: those that a
+// submission kept come before what is in the queue now.
 func (l *loop) reap() {
-	for len(l.backlog) > 0 {
-		kept := l.backlog
-		l.backlog = nil
-		for i := range kept {
-			l.complete(&kept[i])
-		}
-	}
 	if l.ring.Overflowed() {
 		l.stats.CQOverflows++
 	}
 	for {
+		for len(l.backlog) > 0 {
+			kept := l.backlog
+			l.backlog = nil
+			for i := range kept {
+				l.complete(&kept[i])
+			}
+		}
 		n := l.ring.Reap(l.batch[:])
 		for i := range n {
 			l.complete(&l.batch[i])
 		}
-		if n < len(l.batch) {
+		if n < len(l.batch) && len(l.backlog) == 0 {
 			return
 		}
 	}

@@ -63,6 +63,9 @@ type Config struct {
 // Limits that are not the user's to set.
 const (
 	maxLoops = 1024 // CPU_SETSIZE
+	// cqEntries is the length of a loop's completion queue: every connection's receive, and two
+	// completions for every zero-copy send, may be posted between two turns.
+	cqEntries = 8192
 	// maxItems bounds a connection's queue: at 32 bytes an item, half a MiB.
 	maxItems = 1 << 14
 	// maxSegments and maxSendBytes bound one send. An skb has 17 slots, so that a gather of
@@ -70,6 +73,10 @@ const (
 	// would give up its buffers later.
 	maxSegments  = 16
 	maxSendBytes = 1 << 20
+	// maxLinked is how many bytes of zero-copy sends may share skbs. The kernel joins the
+	// notifications of sends that do (6.10), so in a stream that never pauses none would come,
+	// and one connection would pin the whole arena: MSG_EOR begins a new skb.
+	maxLinked = 256 << 10
 	// maxSends bounds the sends of a loop between submission and notification; at the limit
 	// connections wait for notifications. Each takes about a KiB.
 	maxSends = 1 << 16

@@ -68,6 +68,7 @@ type Conn struct {
 	notifying int     // sends between completion and notification
 	reading   bool    // a file read is in flight
 	polling   bool    // a wait for writability is in flight
+	linked    int     // bytes of zero-copy sends since the last that ended with MSG_EOR
 	copyOnce  bool    // the next send is a copy, for want of kernel memory
 	congested bool
 	starved   bool // waits for a buffer or a send slot, and is listed for it

@@ -23,7 +23,9 @@ type loopListener struct {
 	id         requestID
 	fd         int
 	newHandler func(*Conn) Handler
-	armed      bool
+	armed      bool // an accept is in flight
+	multishot  bool // it accepts until it is cancelled
+	cancelled  bool // it has been
 	closing    bool
 	ended      chan struct{}
 }
@@ -120,15 +122,36 @@ func (l *loop) openListener(ll *loopListener) {
 	l.armAccept(ll)
 }
 
-// armAccept starts accepting, unless the loop is full.
+// armAccept starts accepting, unless the loop is full. One multishot accept may bring as many
+// connections in a turn as there are completions: with less room than that, one is accepted
+// at a time.
 func (l *loop) armAccept(ll *loopListener) {
-	if ll.armed || ll.closing || l.conns.n >= l.cfg.MaxConns || l.acceptAt != 0 {
+	room := l.cfg.MaxConns - l.conns.n
+	if ll.armed || ll.closing || room <= 0 || l.acceptAt != 0 {
 		return
 	}
-	ll.armed = true
+	ll.armed, ll.multishot = true, room > cqEntries
 	e := l.sqe()
 	e.PrepAcceptMultishot(ll.fd, sockFlags)
+	if !ll.multishot {
+		e.IoPrio &^= ring.AcceptMultishot
+	}
 	e.UserData = userData(kindAccept, ll.id)
+}
+
+// limitAccept ends accepts that could go beyond MaxConns: newcomers wait in the backlog. What
+// several listeners of a loop accept in the same turn may exceed it by one each.
+func (l *loop) limitAccept() {
+	room := l.cfg.MaxConns - l.conns.n
+	if room > cqEntries {
+		return
+	}
+	for _, s := range l.listeners.slots {
+		if ll := s.v; ll != nil && ll.armed && !ll.cancelled && (ll.multishot || room <= 0) {
+			ll.cancelled = true
+			l.cancel(userData(kindAccept, ll.id))
+		}
+	}
 }
 
 // accepted takes a completion of a multishot accept.
@@ -143,14 +166,11 @@ func (l *loop) accepted(e *ring.CQE) {
 		return
 	}
 	if !e.More() {
-		ll.armed = false
+		ll.armed, ll.cancelled = false, false
 	}
 	switch errno := syscall.Errno(-e.Res); {
 	case e.Res >= 0:
 		l.adopt(int(e.Res), ll.newHandler)
-		if l.conns.n >= l.cfg.MaxConns && ll.armed {
-			l.cancel(userData(kindAccept, ll.id)) // newcomers wait in the backlog
-		}
 	case errno == syscall.EMFILE || errno == syscall.ENFILE || errno == syscall.ENOMEM || errno == syscall.ENOBUFS:
 		l.stats.AcceptErrors++
 		l.acceptAt = l.now + int64(acceptPause)

@@ -65,7 +65,7 @@ type loop struct {
 
 // open makes the loop's ring on the loop's own thread.
 func (l *loop) open(reg *bufreg.Registry, caps *ring.Caps) (err error) {
-	if l.ring, err = ring.New(ring.Config{Entries: 512, CQEntries: 8192, SQPoll: l.cfg.SQPoll}); err != nil {
+	if l.ring, err = ring.New(ring.Config{Entries: 512, CQEntries: cqEntries, SQPoll: l.cfg.SQPoll}); err != nil {
 		return err
 	}
 	if err := reg.Attach(l.ring); err != nil {
@@ -88,10 +88,10 @@ func (l *loop) open(reg *bufreg.Registry, caps *ring.Caps) (err error) {
 	return nil
 }
 
-// run is the loop's goroutine.
+// run is the loop's goroutine. Its thread is never unlocked, and so ends with it: another
+// goroutine would inherit what it is pinned to.
 func (l *loop) run(reg *bufreg.Registry, caps *ring.Caps, ready chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(l.done)
 	err := l.pin()
 	if err == nil {
@@ -254,6 +254,7 @@ func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
 	c := &Conn{loop: l, fd: fd, activeAt: l.now, timer: timer{index: -1}}
 	c.sock.Local, c.sock.NoZC = sysSocketFacts(fd)
 	c.id = l.conns.put(c)
+	l.limitAccept()
 	l.stats.Accepted++
 	c.schedule(c.nextLook())
 	c.handler = newHandler(c)
@@ -266,7 +267,10 @@ func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
 // startDrain stops accepting and has every connection finish; what is left at the deadline
 // is aborted.
 func (l *loop) startDrain(timeout time.Duration) {
-	if l.draining && timeout > 0 {
+	if l.draining {
+		if timeout <= 0 {
+			l.drainBy = l.now + 1
+		}
 		return
 	}
 	l.draining = true

@@ -51,9 +51,16 @@ func (q *sendQueue) push(it item) {
 	q.account(&it, 1)
 }
 
-// insert puts an item before position i.
+// insert puts an item before position i. It takes the room that a removed item left, or the
+// queue would grow with every piece of a file until the file is sent.
 func (q *sendQueue) insert(i int, it item) {
-	q.items = slices.Insert(q.items, q.head+i, it)
+	if q.head > 0 {
+		copy(q.items[q.head-1:], q.items[q.head:q.head+i])
+		q.head--
+		q.items[q.head+i] = it
+	} else {
+		q.items = slices.Insert(q.items, i, it)
+	}
 	q.account(&it, 1)
 }
 

@@ -122,10 +122,12 @@ func (l *loop) present(c *Conn, p []byte) {
 	} else {
 		c.input = append(c.input, p...)
 		n := c.consume(c.input)
+		if c.state != connOpen {
+			return // the handler ended the connection, which dropped its input
+		}
 		c.input = c.input[:copy(c.input, c.input[n:])]
-		if len(c.input) == 0 || c.state != connOpen {
-			l.inputs.put(c.input)
-			c.input = nil
+		if len(c.input) == 0 {
+			c.dropInput()
 		}
 	}
 	switch {

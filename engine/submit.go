@@ -89,6 +89,12 @@ func (l *loop) submitSend(c *Conn) {
 	if d.More || d.Segments == n && l.sendfileFollows(c, n) {
 		flags |= msgMore
 	}
+	if d.Route == zc.ZeroCopy && flags&msgMore == 0 {
+		if c.linked += int(want); c.linked >= maxLinked {
+			c.linked = 0
+			flags |= msgEOR
+		}
+	}
 	l.prepSend(op, c.fd, flags)
 }
 

@@ -14,6 +14,7 @@ const (
 	msgNoSignal = unix.MSG_NOSIGNAL
 	msgWaitAll  = unix.MSG_WAITALL
 	msgMore     = unix.MSG_MORE
+	msgEOR      = unix.MSG_EOR
 	pollIn      = unix.POLLIN
 	pollOut     = unix.POLLOUT
 	// Non-blocking for sendfile; requests of the ring wait all the same.
@@ -50,13 +51,14 @@ func sysSendfile(out, in int, off int64, n int) (int, syscall.Errno) {
 	return n, 0
 }
 
-// sysBytesAcked is how many bytes the peer's TCP has acknowledged (tcpi_bytes_acked, 4.1).
-func sysBytesAcked(fd int) (uint64, bool) {
+// sysBytesAcked is how many bytes the peer's TCP has acknowledged (tcpi_bytes_acked, 4.1), and
+// whether the socket holds more for it. Other sockets have 0 and false.
+func sysBytesAcked(fd int) (acked uint64, held bool) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return 0, false
 	}
-	return info.Bytes_acked, true
+	return info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
 }
 
 // sysSocketFacts tells whether the peer is on this host, where zero-copy sends are copied, and

@@ -15,6 +15,7 @@ const (
 	msgNoSignal = 0
 	msgWaitAll  = 0
 	msgMore     = 0
+	msgEOR      = 0
 	pollIn      = 0
 	pollOut     = 0
 	sockFlags   = 0
@@ -34,7 +35,7 @@ func sysResetOnClose(int) {}
 
 func sysSendfile(int, int, int64, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
-func sysBytesAcked(int) (uint64, bool) { return 0, false }
+func sysBytesAcked(int) (acked uint64, held bool) { return 0, false }
 
 func sysSocketFacts(int) (local, noZC bool) { return false, true }
 

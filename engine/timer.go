@@ -93,7 +93,7 @@ func (c *Conn) overdue() error {
 	}
 	if c.outstanding() {
 		// A send of many bytes completes once; what moved meanwhile only the socket knows.
-		if acked, ok := sysBytesAcked(c.fd); ok && acked != c.acked {
+		if acked, _ := sysBytesAcked(c.fd); acked != c.acked {
 			c.acked, c.activeAt = acked, l.now
 		}
 		if l.now >= c.activeAt+int64(l.cfg.WriteStall) {
@@ -104,11 +104,20 @@ func (c *Conn) overdue() error {
 	if c.closeBy != 0 && l.now >= c.closeBy {
 		return errLingered
 	}
-	if l.cfg.IdleTimeout > 0 && l.now >= c.activeAt+int64(l.cfg.IdleTimeout) {
+	if c.canIdle() && l.now >= c.activeAt+int64(l.cfg.IdleTimeout) {
+		// A peer that is busy with what the socket still holds for it is not idle.
+		if acked, held := sysBytesAcked(c.fd); held && acked != c.acked {
+			c.acked, c.activeAt = acked, l.now
+			return nil
+		}
 		return ErrIdle
 	}
 	return nil
 }
+
+// canIdle reports whether the idle timeout applies: once the connection is being closed, the
+// linger does.
+func (c *Conn) canIdle() bool { return c.loop.cfg.IdleTimeout > 0 && c.state == connOpen }
 
 // watch has the connection looked at for as long as bytes are outstanding. It is called
 // when there were none, and moves the timer at most once a look: idle connections have no
@@ -128,7 +137,7 @@ func (c *Conn) nextLook() int64 {
 		if c.closeBy != 0 {
 			at = min(at, c.closeBy)
 		}
-		if l.cfg.IdleTimeout > 0 {
+		if c.canIdle() {
 			at = min(at, c.activeAt+int64(l.cfg.IdleTimeout))
 		}
 	}
