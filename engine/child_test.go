@@ -4,7 +4,6 @@ package engine
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -25,16 +24,6 @@ func inChild(t *testing.T, name string) string {
 		t.Fatalf("child %q: %v\n%s", name, err, stderr)
 	}
 	return strings.TrimSpace(out)
-}
-
-// diesInChild runs one of childRuns, which must not end well, and returns what it said last.
-func diesInChild(t *testing.T, name string) string {
-	t.Helper()
-	out, stderr, err := runChild(t, name)
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
-		t.Fatalf("child %q ended with %v and said %q", name, err, out)
-	}
-	return stderr
 }
 
 func runChild(t *testing.T, name string) (stdout, stderr string, err error) {

@@ -33,7 +33,7 @@ func (l *loop) stepClose(c *Conn) {
 		if !c.eof {
 			// Closing with the peer still sending could destroy, by a reset, what it has not
 			// read yet: shut down, and let it close first.
-			if err := sysShutdownWrite(c.fd); err != nil {
+			if err := l.sys.ShutdownWrite(c.fd); err != nil {
 				l.abort(c, fmt.Errorf("shutdown: %w", err))
 				return
 			}
@@ -91,7 +91,7 @@ func (c *Conn) requests() bool {
 // release closes the socket and ends the connection, of which no request is in flight.
 func (l *loop) release(c *Conn) {
 	if c.state == connAborting {
-		sysResetOnClose(c.fd)
+		l.sys.ResetOnClose(c.fd)
 		l.stats.Aborted++
 	} else {
 		l.stats.ClosedInOrder++
@@ -105,7 +105,7 @@ func (l *loop) release(c *Conn) {
 			c.queue.remove(0)
 		}
 	}
-	sysClose(c.fd)
+	l.sys.Close(c.fd)
 	c.state = connClosed
 	l.unschedule(c)
 	l.conns.remove(c.id)

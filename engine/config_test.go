@@ -155,7 +155,7 @@ func TestCopyOnlySendsNothingByZeroCopy(t *testing.T) {
 
 func TestRoutesSayWhatThePolicyMeans(t *testing.T) {
 	e := newEngine(t, Config{})
-	threshold := e.loops[0].kernel.Threshold // the kernel's
+	threshold := e.loops[0].can.Threshold // the kernel's
 	for _, c := range []struct {
 		policy zc.Policy
 		first  string

@@ -92,6 +92,10 @@ type Conn struct {
 // Handler is the handler that the connection was made with.
 func (c *Conn) Handler() Handler { return c.handler }
 
+// FD is the socket's descriptor, which stays the engine's: for socket options and for
+// telling connections apart.
+func (c *Conn) FD() int { return c.fd }
+
 // Now is the time, read once in each turn of the loop.
 func (c *Conn) Now() time.Time { return c.loop.clock }
 
@@ -187,9 +191,9 @@ func (c *Conn) Queued() int64 { return c.queue.bytes }
 // called by Writable.
 func (c *Conn) Congested() bool { return c.congested }
 
-// Resume has input that was not consumed presented again at the end of this turn.
+// Resume has input that was not consumed presented again, in this turn or the next.
 func (c *Conn) Resume() {
-	if !c.resume && len(c.input) > 0 && c.state == connOpen {
+	if !c.resume && c.state == connOpen {
 		c.resume = true
 		c.loop.resumed = append(c.loop.resumed, c)
 	}

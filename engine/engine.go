@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/bufreg"
+	"sluice/internal/kernel"
 	"sluice/ring"
 	"sluice/zc"
 )
@@ -18,6 +19,9 @@ import (
 type Engine struct {
 	cfg    Config
 	caps   *ring.Caps
+	can    zc.Kernel
+	usage  bool // notifications say whether data was copied
+	sys    kernel.System
 	reg    *bufreg.Registry
 	loops  []*loop
 	dialed atomic.Uint32
@@ -51,10 +55,12 @@ func New(c Config) (*Engine, error) {
 	}
 	var major, minor int
 	_, _ = fmt.Sscanf(caps.Kernel, "%d.%d", &major, &minor) // 0.0 takes the careful default
-	e := &Engine{cfg: cfg, caps: caps, stopped: make(chan struct{})}
-	kernel := zc.Kernel{SendZC: caps.SendZC, FixedVectors: caps.FixedVectors, Threshold: zc.DefaultThreshold(major, minor)}
+	e := &Engine{
+		cfg: cfg, caps: caps, sys: kernel.Running{}, stopped: make(chan struct{}), usage: caps.UsageReport,
+		can: zc.Kernel{SendZC: caps.SendZC, FixedVectors: caps.FixedVectors, Threshold: zc.DefaultThreshold(major, minor)},
+	}
 	for size := cfg.ArenaSize; ; {
-		err = e.start(size, kernel)
+		err = e.start(size)
 		if err == nil || cfg.ArenaSize != 0 || !errors.Is(err, ring.ErrMemlock) || size == bufreg.MaxBuffer {
 			return e, err
 		}
@@ -66,23 +72,35 @@ func New(c Config) (*Engine, error) {
 	}
 }
 
-// start makes the arena and the loops.
-func (e *Engine) start(arena int, kernel zc.Kernel) (err error) {
+// start makes the arena and the loops, and runs them.
+func (e *Engine) start(arena int) (err error) {
+	if err = e.makeLoops(arena); err != nil {
+		return err
+	}
+	for i, l := range e.loops {
+		ready := make(chan error, 1)
+		go l.run(ready)
+		if err = <-ready; err != nil {
+			e.loops = e.loops[:i+1] // the others never ran
+			e.drain(0)
+			return errors.Join(fmt.Errorf("start loop %d: %w", i, err), e.reg.Close())
+		}
+	}
+	return nil
+}
+
+func (e *Engine) makeLoops(arena int) (err error) {
 	if e.reg, err = bufreg.New(arena); err != nil {
 		return err
 	}
 	e.loops = nil
-	begin := time.Now()
+	begin := e.sys.Now()
 	for i := range e.cfg.Loops {
-		l := &loop{id: i, cfg: e.cfg, kernel: kernel, start: begin, done: make(chan struct{}), wakeFD: -1}
-		e.loops = append(e.loops, l)
-		ready := make(chan error, 1)
-		go l.run(e.reg, e.caps, ready)
-		if err = <-ready; err != nil {
-			err = fmt.Errorf("start loop %d: %w", i, err)
-			e.drain(0)
-			return errors.Join(err, e.reg.Close())
+		l := &loop{id: i, cfg: e.cfg, can: e.can, sys: e.sys, arena: e.reg, start: begin, done: make(chan struct{}), wakeFD: -1}
+		if e.usage {
+			l.usage = ring.SendZCReportUsage
 		}
+		e.loops = append(e.loops, l)
 	}
 	return nil
 }
@@ -99,9 +117,9 @@ func (e *Engine) ArenaSize() int { return int(e.reg.Stats().Total) }
 // Routes says, a line for each, which way bytes go and when.
 func (e *Engine) Routes() []string {
 	l := e.loops[0]
-	least := e.cfg.Policy.MinSend(l.kernel)
-	ok, why := e.cfg.Policy.Allowed(l.kernel, zc.Socket{})
-	local, _ := e.cfg.Policy.Allowed(l.kernel, zc.Socket{Local: true})
+	least := e.cfg.Policy.MinSend(l.can)
+	ok, why := e.cfg.Policy.Allowed(l.can, zc.Socket{})
+	local, _ := e.cfg.Policy.Allowed(l.can, zc.Socket{Local: true})
 	switch {
 	case !ok:
 		return []string{

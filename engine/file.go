@@ -13,14 +13,16 @@ import (
 // File is an open file that any number of connections send from. It starts with one
 // reference; the last Release closes it. Any goroutine may Retain and Release.
 type File struct {
-	f    *os.File
+	f    *os.File // nil in a simulation
 	fd   int
+	name string
+	end  func() error // closes it
 	refs atomic.Int32
 }
 
 // NewFile takes over f, which must be a regular file opened for reading.
 func NewFile(f *os.File) *File {
-	file := &File{f: f, fd: int(f.Fd())}
+	file := &File{f: f, fd: int(f.Fd()), name: f.Name(), end: f.Close}
 	file.refs.Store(1)
 	return file
 }
@@ -37,7 +39,7 @@ func (f *File) Retain() *File {
 func (f *File) Release() {
 	switch n := f.refs.Add(-1); {
 	case n == 0:
-		_ = f.f.Close() // it was only read from
+		_ = f.end() // it was only read from
 	case n < 0:
 		panic("engine: Release of a closed File")
 	}
@@ -82,9 +84,9 @@ func (c *Conn) SendFile(f *File, off, n int64) error {
 // sendfile, which copies nothing on the way to the socket.
 func (l *loop) chooseFile(c *Conn, f *fileItem) {
 	f.chosen = true
-	ok, why := l.cfg.Policy.Allowed(l.kernel, c.sock)
+	ok, why := l.cfg.Policy.Allowed(l.can, c.sock)
 	switch {
-	case ok && f.left >= int64(l.cfg.Policy.MinSend(l.kernel)):
+	case ok && f.left >= int64(l.cfg.Policy.MinSend(l.can)):
 		f.route, f.reason = zc.ZeroCopy, zc.AboveThreshold
 	case f.left <= smallFile:
 		f.route, f.reason = zc.Copy, zc.FileTooSmall
@@ -179,7 +181,7 @@ func (l *loop) readShort(c *Conn, f *fileItem) {
 
 // fileRead takes the completion of a read.
 func (l *loop) fileRead(c *Conn, e *ring.CQE) {
-	c.reading = false
+	c.reading, c.activeAt = false, l.now // the peer had nothing to take meanwhile
 	at := 0
 	for !c.queue.at(at).filling {
 		at++
@@ -195,11 +197,11 @@ func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 			l.fileDone(c, at+1)
 		}
 	case e.Res == 0:
-		l.abort(c, fmt.Errorf("%s at byte %d, %d bytes missing: %w", f.f.f.Name(), f.off, f.left, ErrFileTruncated))
+		l.abort(c, fmt.Errorf("%s at byte %d, %d bytes missing: %w", f.f.name, f.off, f.left, ErrFileTruncated))
 		return
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
 	default:
-		l.abort(c, fmt.Errorf("read %s at byte %d: %w", f.f.f.Name(), f.off, errno))
+		l.abort(c, fmt.Errorf("read %s at byte %d: %w", f.f.name, f.off, errno))
 		return
 	}
 	if it := c.queue.at(at); it.file == nil && it.buf.Len() == 0 {
@@ -212,7 +214,7 @@ func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 // sendfile hands file pages to the socket until it is full or the turn is long enough.
 func (l *loop) sendfile(c *Conn, f *fileItem) {
 	ask := min(f.left, sendfileTurn)
-	n, errno := sysSendfile(c.fd, f.f.fd, f.off, int(ask))
+	n, errno := l.sys.Sendfile(c.fd, f.f.fd, f.off, int(ask))
 	switch {
 	case n > 0:
 		c.activeAt = l.now
@@ -223,11 +225,11 @@ func (l *loop) sendfile(c *Conn, f *fileItem) {
 		c.markLater()
 		return
 	case errno == 0:
-		l.abort(c, fmt.Errorf("%s at byte %d, %d bytes missing: %w", f.f.f.Name(), f.off, f.left, ErrFileTruncated))
+		l.abort(c, fmt.Errorf("%s at byte %d, %d bytes missing: %w", f.f.name, f.off, f.left, ErrFileTruncated))
 		return
 	default:
 		l.stats.SendErrors++
-		l.abort(c, fmt.Errorf("sendfile of %s at byte %d: %w", f.f.f.Name(), f.off, errno))
+		l.abort(c, fmt.Errorf("sendfile of %s at byte %d: %w", f.f.name, f.off, errno))
 		return
 	}
 	switch {

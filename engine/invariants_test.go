@@ -4,8 +4,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,16 @@ func TestOverwritingABufferThatTheKernelHasPanics(t *testing.T) {
 			}
 		})
 	}
+}
+
+// diesInChild runs one of childRuns, which must not end well, and returns what it said last.
+func diesInChild(t *testing.T, name string) string {
+	t.Helper()
+	out, stderr, err := runChild(t, name)
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+		t.Fatalf("child %q ended with %v and said %q", name, err, out)
+	}
+	return stderr
 }
 
 // overwriteInFlight sends a buffer to a peer that does not read, writes to it, and lets the

@@ -79,7 +79,7 @@ func (e *Engine) Listen(network, addr string, newHandler func(*Conn) Handler) (*
 		ll := &loopListener{loop: l, fd: fd, newHandler: newHandler, ended: make(chan struct{})}
 		ln.per = append(ln.per, ll)
 		if !l.post(func() { l.openListener(ll) }) {
-			sysClose(fd)
+			e.sys.Close(fd)
 			return nil, fmt.Errorf("listen on %s: %w", addr, ErrClosed)
 		}
 	}
@@ -94,7 +94,7 @@ func (e *Engine) listenFD(network, addr string, shared bool) (fd int, bound net.
 	defer ln.Close()
 	fd, err = dupFD(ln.(*net.TCPListener))
 	if err == nil {
-		err = sysTuneListener(fd, e.cfg.WriteStall)
+		err = sysTune(fd, e.cfg.WriteStall)
 	}
 	if err != nil {
 		return -1, nil, fmt.Errorf("listen on %s: %w", addr, err)
@@ -160,7 +160,7 @@ func (l *loop) accepted(e *ring.CQE) {
 	ll := l.listeners.get(id)
 	if ll == nil {
 		if e.Res >= 0 {
-			sysClose(int(e.Res))
+			l.sys.Close(int(e.Res))
 		}
 		l.stats.Sends.Stray++
 		return
@@ -213,7 +213,7 @@ func (l *loop) closeListener(ll *loopListener) {
 }
 
 func (l *loop) endListener(ll *loopListener) {
-	sysClose(ll.fd)
+	l.sys.Close(ll.fd)
 	l.listeners.remove(ll.id)
 	close(ll.ended)
 }
@@ -234,14 +234,14 @@ func (e *Engine) Dial(ctx context.Context, network, addr string, newHandler func
 	}
 	fd, err := dupFD(tcp)
 	if err == nil {
-		err = sysTuneConn(fd, e.cfg.WriteStall)
+		err = sysTune(fd, e.cfg.WriteStall)
 	}
 	if err != nil {
 		return fmt.Errorf("dial %s: %w", addr, err)
 	}
 	l := e.loops[int(e.dialed.Add(1))%len(e.loops)]
 	if !l.post(func() { l.adopt(fd, newHandler) }) {
-		sysClose(fd)
+		e.sys.Close(fd)
 		return fmt.Errorf("dial %s: %w", addr, ErrClosed)
 	}
 	return nil

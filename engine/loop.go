@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/bufreg"
+	"sluice/internal/kernel"
 	"sluice/ring"
 	"sluice/zc"
 )
@@ -17,19 +18,21 @@ const recvGroup = 1
 
 // loop is one ring, its connections, and the goroutine that owns both.
 type loop struct {
-	id     int
-	cfg    Config
-	kernel zc.Kernel
-	usage  uint16 // ring.SendZCReportUsage where the kernel has it
-	start  time.Time
+	id    int
+	cfg   Config
+	can   zc.Kernel
+	usage uint16 // ring.SendZCReportUsage where the kernel has it
+	start time.Time
 
-	ring     *ring.Ring
-	recvRing *ring.BufRing
+	sys      kernel.System
+	ring     kernel.Ring
+	recvRing kernel.BufRing
+	arena    *bufreg.Registry
 	cache    *bufreg.Cache
 	wakeFD   int
 
 	inbox    inbox
-	sleeping atomic.Bool // the loop is, or is about to be, in a blocking enter
+	sleeping atomic.Bool // from just before a blocking enter to the next turn
 	freed    atomic.Bool // a buffer returned after ErrNoBuffers
 
 	clock       time.Time // read once a turn
@@ -63,43 +66,33 @@ type loop struct {
 	done     chan struct{}
 }
 
-// open makes the loop's ring on the loop's own thread.
-func (l *loop) open(reg *bufreg.Registry, caps *ring.Caps) (err error) {
-	if l.ring, err = ring.New(ring.Config{Entries: 512, CQEntries: cqEntries, SQPoll: l.cfg.SQPoll}); err != nil {
+// open makes the loop's ring, on the loop's own thread.
+func (l *loop) open() (err error) {
+	c := ring.Config{Entries: 512, CQEntries: cqEntries, SQPoll: l.cfg.SQPoll}
+	if l.ring, l.recvRing, err = l.sys.Open(c, l.arena, recvGroup, recvBuffers, recvBufferSize); err != nil {
 		return err
 	}
-	if err := reg.Attach(l.ring); err != nil {
-		return err
-	}
-	if l.recvRing, err = l.ring.NewBufRing(recvGroup, recvBuffers, recvBufferSize); err != nil {
-		return err
-	}
-	if l.wakeFD, err = sysEventFD(); err != nil {
+	if l.wakeFD, err = l.sys.EventFD(); err != nil {
 		return fmt.Errorf("make an eventfd: %w", err)
 	}
-	l.cache = reg.NewCache(func() {
+	l.cache = l.arena.NewCache(func() {
 		l.freed.Store(true)
 		l.wake()
 	})
-	if caps.UsageReport {
-		l.usage = ring.SendZCReportUsage
-	}
 	l.armWake()
 	return nil
 }
 
-// run is the loop's goroutine. Its thread is never unlocked, and so ends with it: another
-// goroutine would inherit what it is pinned to.
-func (l *loop) run(reg *bufreg.Registry, caps *ring.Caps, ready chan<- error) {
+// run is the loop's goroutine. It says on ready whether the loop could be opened. Its thread
+// is never unlocked, and so ends with it: another goroutine would inherit what it is pinned to.
+func (l *loop) run(ready chan<- error) {
 	runtime.LockOSThread()
-	defer close(l.done)
 	err := l.pin()
 	if err == nil {
-		err = l.open(reg, caps)
+		err = l.open()
 	}
 	ready <- err
-	if err == nil {
-		l.turns()
+	for err == nil && !l.turn() {
 	}
 	l.close()
 }
@@ -115,29 +108,29 @@ func (l *loop) pin() error {
 	return nil
 }
 
-// turns runs the loop until it has drained.
-func (l *loop) turns() {
-	for {
-		l.stats.Turns++
-		l.clock = time.Now()
-		l.now = int64(l.clock.Sub(l.start))
-		l.runPosted(l.inbox.take())
-		l.reap()
-		l.deliver()
-		l.feedStarved()
-		l.expire()
-		l.flush()
-		l.endConns()
-		if l.draining && l.drained() {
-			last := l.inbox.close()
-			if last == nil {
-				return
-			}
-			l.runPosted(last) // may have brought a connection
-			continue
+// turn is one turn of the loop. It reports whether the loop has drained and is to be closed.
+func (l *loop) turn() (drained bool) {
+	l.sleeping.Store(false)
+	l.stats.Turns++
+	l.clock = l.sys.Now()
+	l.now = int64(l.clock.Sub(l.start))
+	l.runPosted(l.inbox.take())
+	l.reap()
+	l.deliver()
+	l.feedStarved()
+	l.expire()
+	l.flush()
+	l.endConns()
+	if l.draining && l.drained() {
+		last := l.inbox.close()
+		if last == nil {
+			return true
 		}
-		l.enter()
+		l.runPosted(last) // may have brought a connection
+		return false
 	}
+	l.enter()
+	return false
 }
 
 func (l *loop) runPosted(p *posted) {
@@ -174,7 +167,6 @@ func (l *loop) enter() {
 			l.keepCompletions(err)
 		}
 	}
-	l.sleeping.Store(false)
 }
 
 // submit gives the turn's requests to the kernel, which carries most of them out at once.
@@ -216,7 +208,7 @@ func (l *loop) post(fn func()) bool {
 // wake ends the loop's sleep, if it sleeps. Only the first of several wakers pays for it.
 func (l *loop) wake() {
 	if l.sleeping.Load() && l.sleeping.CompareAndSwap(true, false) {
-		sysWake(l.wakeFD)
+		l.sys.Wake(l.wakeFD)
 	}
 }
 
@@ -252,7 +244,7 @@ func (l *loop) feedStarved() {
 // adopt makes a connection of a connected socket, which the loop owns from here on.
 func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
 	c := &Conn{loop: l, fd: fd, activeAt: l.now, timer: timer{index: -1}}
-	c.sock.Local, c.sock.NoZC = sysSocketFacts(fd)
+	c.sock.Local, c.sock.NoZC = l.sys.SocketFacts(fd)
 	c.id = l.conns.put(c)
 	l.limitAccept()
 	l.stats.Accepted++
@@ -311,16 +303,17 @@ func (l *loop) drained() bool {
 
 // close releases what open made. Nothing is in flight but the wait for wake-ups.
 func (l *loop) close() {
+	defer close(l.done)
 	l.runPosted(l.inbox.close()) // after a failed open only
 	if l.ring != nil {
-		l.stats.Enters = l.ring.Enters
+		l.stats.Enters = l.ring.Entered()
 		if err := l.ring.Close(); err != nil {
 			l.stats.CloseError = errors.Join(l.stats.CloseError, err)
 		}
 		l.ring = nil
 	}
 	if l.wakeFD > 0 {
-		sysClose(l.wakeFD)
+		l.sys.Close(l.wakeFD)
 	}
 	l.sends.unmap()
 	if l.cache != nil {

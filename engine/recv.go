@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 
 	"sluice/ring"
@@ -96,15 +97,16 @@ func (l *loop) deliver() {
 	}
 	clear(l.writable)
 	l.writable = l.writable[:0]
-	for i := 0; i < len(l.resumed); i++ {
+	// Only those listed so far: a handler may ask again, and is heard in the next turn.
+	n := len(l.resumed)
+	for i := range n {
 		c := l.resumed[i]
 		c.resume = false
 		if c.state == connOpen && len(c.input) > 0 {
 			l.present(c, nil)
 		}
 	}
-	clear(l.resumed)
-	l.resumed = l.resumed[:0]
+	l.resumed = slices.Delete(l.resumed, 0, n)
 	// After the buffers went back, or the receive would end with ENOBUFS again at once.
 	for _, c := range l.rearm {
 		l.armRecv(c)
@@ -120,14 +122,13 @@ func (l *loop) present(c *Conn, p []byte) {
 			c.input = append(l.inputs.get(), p[n:]...)
 		}
 	} else {
-		c.input = append(c.input, p...)
-		n := c.consume(c.input)
-		if c.state != connOpen {
-			return // the handler ended the connection, which dropped its input
-		}
-		c.input = c.input[:copy(c.input, c.input[n:])]
-		if len(c.input) == 0 {
-			c.dropInput()
+		in := append(c.input, p...)
+		c.input = nil // the handler may close the connection, which drops it
+		n := c.consume(in)
+		if n < len(in) && c.state == connOpen {
+			c.input = in[:copy(in, in[n:])]
+		} else {
+			l.inputs.put(in)
 		}
 	}
 	switch {

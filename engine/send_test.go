@@ -211,7 +211,7 @@ func TestMixedStreamsArriveWhenTheArenaIsTight(t *testing.T) {
 func withoutFixedVectors(tb testing.TB, e *Engine) {
 	tb.Helper()
 	for _, l := range e.loops {
-		onLoop(tb, l, func() { l.kernel.FixedVectors = false })
+		onLoop(tb, l, func() { l.can.FixedVectors = false })
 	}
 }
 
@@ -286,7 +286,7 @@ func (k *link) segmentsSent() (n uint32) {
 func TestAutomaticPolicySendsZeroCopyToOtherHosts(t *testing.T) {
 	e := newEngine(t, Config{})
 	k := connect(t, e, &handler{}, 0)
-	least := zc.Policy{}.MinSend(k.conn.loop.kernel)
+	least := zc.Policy{}.MinSend(k.conn.loop.can)
 	for _, n := range []int{least, least - 1} {
 		k.do(func(c *Conn) {
 			c.sock.Local = false

@@ -68,7 +68,7 @@ func (e *Engine) collect(on func(l *loop, take func())) (all Stats) {
 			s := l.stats
 			s.Conns = l.conns.n
 			if l.ring != nil {
-				s.Enters = l.ring.Enters
+				s.Enters = l.ring.Entered()
 			}
 			all.merge(&s)
 		})

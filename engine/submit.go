@@ -69,7 +69,7 @@ func (l *loop) submitSend(c *Conn) {
 		c.starve()
 		return
 	}
-	d := l.cfg.Policy.Route(l.kernel, c.sock, sizes[:n])
+	d := l.cfg.Policy.Route(l.can, c.sock, sizes[:n])
 	if c.copyOnce {
 		c.copyOnce = false
 		d = zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory, Segments: n}

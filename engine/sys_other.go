@@ -21,27 +21,9 @@ const (
 	sockFlags   = 0
 )
 
-func sysEventFD() (int, error) { return -1, ring.ErrUnsupported }
-
-func sysWake(int) {}
-
-func sysClose(int) {}
-
 func sysDup(int) (int, error) { return -1, ring.ErrUnsupported }
 
-func sysShutdownWrite(int) error { return ring.ErrUnsupported }
-
-func sysResetOnClose(int) {}
-
-func sysSendfile(int, int, int64, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
-
-func sysBytesAcked(int) (acked uint64, held bool) { return 0, false }
-
-func sysSocketFacts(int) (local, noZC bool) { return false, true }
-
-func sysTuneListener(int, time.Duration) error { return ring.ErrUnsupported }
-
-func sysTuneConn(int, time.Duration) error { return ring.ErrUnsupported }
+func sysTune(int, time.Duration) error { return ring.ErrUnsupported }
 
 func sysReusePort(_, _ string, _ syscall.RawConn) error { return ring.ErrUnsupported }
 

@@ -93,7 +93,7 @@ func (c *Conn) overdue() error {
 	}
 	if c.outstanding() {
 		// A send of many bytes completes once; what moved meanwhile only the socket knows.
-		if acked, _ := sysBytesAcked(c.fd); acked != c.acked {
+		if acked, _ := l.sys.BytesAcked(c.fd); acked != c.acked {
 			c.acked, c.activeAt = acked, l.now
 		}
 		if l.now >= c.activeAt+int64(l.cfg.WriteStall) {
@@ -106,7 +106,7 @@ func (c *Conn) overdue() error {
 	}
 	if c.canIdle() && l.now >= c.activeAt+int64(l.cfg.IdleTimeout) {
 		// A peer that is busy with what the socket still holds for it is not idle.
-		if acked, held := sysBytesAcked(c.fd); held && acked != c.acked {
+		if acked, held := l.sys.BytesAcked(c.fd); held && acked != c.acked {
 			c.acked, c.activeAt = acked, l.now
 			return nil
 		}

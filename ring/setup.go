@@ -57,8 +57,7 @@ type Ring struct {
 	cqMask          uint32
 	cqes            []CQE
 
-	// Enters counts io_uring_enter calls. The owner may read it.
-	Enters uint64
+	enters uint64
 
 	fd         int
 	enterFD    int    // fd, or its index among the thread's registered rings
@@ -181,6 +180,9 @@ func (r *Ring) Close() error {
 	*r = Ring{fd: -1}
 	return err
 }
+
+// Entered is the number of io_uring_enter calls so far.
+func (r *Ring) Entered() uint64 { return r.enters }
 
 // FD is the ring's file descriptor, for MSG_RING and cloning buffers.
 func (r *Ring) FD() int { return r.fd }

@@ -107,7 +107,7 @@ func TestSQPollSendsWithoutSystemCalls(t *testing.T) {
 	local, peer := unixPair(t)
 	mem := noise(t, 64)
 	d.do((*SQE).PrepNop) // the kernel's thread starts asleep
-	enters := d.Enters
+	enters := d.enters
 	for i := range 200 {
 		id := d.start(func(e *SQE) { e.PrepSend(local.fd, addressOf(mem), 64, 0) })
 		eventually(t, "a send by the kernel's thread", func() bool { return d.Ready() > 0 })
@@ -116,8 +116,8 @@ func TestSQPollSendsWithoutSystemCalls(t *testing.T) {
 		}
 		peer.expect(mem)
 	}
-	if d.Enters != enters {
-		t.Errorf("%d calls of io_uring_enter", d.Enters-enters)
+	if d.enters != enters {
+		t.Errorf("%d calls of io_uring_enter", d.enters-enters)
 	}
 }
 
@@ -126,10 +126,10 @@ func TestSubmitWakesASleepingSQPollThread(t *testing.T) {
 	asleep := func() bool { return d.sqLoadFlags()&SQNeedWakeup != 0 }
 	for range 3 {
 		eventually(t, "the kernel's thread sleeps", asleep)
-		enters := d.Enters
+		enters := d.enters
 		d.start((*SQE).PrepNop)
-		if d.Enters != enters+1 {
-			t.Fatalf("%d calls of io_uring_enter to wake it, want 1", d.Enters-enters)
+		if d.enters != enters+1 {
+			t.Fatalf("%d calls of io_uring_enter to wake it, want 1", d.enters-enters)
 		}
 		eventually(t, "a completion", func() bool { return d.Ready() > 0 })
 		d.collect()

@@ -37,7 +37,7 @@ func (r *Ring) Submit() error {
 	if !need {
 		return nil
 	}
-	r.Enters++
+	r.enters++
 	return enterError(enterRaw(r.enterFD, submit, flags|r.enterFlags))
 }
 
@@ -60,7 +60,7 @@ func (r *Ring) SubmitAndWait(min uint32, timeout time.Duration) error {
 		arg, size = unsafe.Pointer(&r.scratch.arg), unsafe.Sizeof(r.scratch.arg)
 		flags |= EnterExtArg
 	}
-	r.Enters++
+	r.enters++
 	return enterError(enter(r.enterFD, submit, min, flags|r.enterFlags, arg, size))
 }
 

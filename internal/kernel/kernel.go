@@ -52,8 +52,9 @@ type System interface {
 	ResetOnClose(fd int)
 	// Sendfile sends up to n bytes of file in from off, without waiting for the socket.
 	Sendfile(out, in int, off int64, n int) (int, syscall.Errno)
-	// BytesAcked is how many bytes the peer's TCP has acknowledged, where that is known.
-	BytesAcked(fd int) (uint64, bool)
+	// BytesAcked is how many bytes the peer's TCP has acknowledged, and whether the socket holds
+	// more for it. Where that is not known it is 0 and false.
+	BytesAcked(fd int) (acked uint64, held bool)
 	// SocketFacts tells whether the peer is on this host, and whether the socket takes no
 	// zero-copy sends.
 	SocketFacts(fd int) (local, noZC bool)

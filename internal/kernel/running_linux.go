@@ -1,0 +1,104 @@
+package kernel
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/bufreg"
+	"sluice/ring"
+)
+
+// Running is the kernel that this process runs on.
+type Running struct{}
+
+var _ System = Running{}
+
+// Now is the time.
+func (Running) Now() time.Time { return time.Now() }
+
+// Open makes a ring.
+func (Running) Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (Ring, BufRing, error) {
+	r, err := ring.New(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err = arena.Attach(r); err == nil {
+		var b *ring.BufRing
+		if b, err = r.NewBufRing(group, buffers, size); err == nil {
+			return r, b, nil
+		}
+	}
+	return nil, nil, errors.Join(err, r.Close())
+}
+
+// EventFD makes an eventfd.
+func (Running) EventFD() (int, error) {
+	return unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+}
+
+// Wake increments an eventfd.
+func (Running) Wake(fd int) {
+	one := [8]byte{1}
+	_, _ = unix.Write(fd, one[:]) // fails only when the counter is full, and then a wake-up is pending
+}
+
+// Close closes a descriptor.
+func (Running) Close(fd int) { _ = unix.Close(fd) }
+
+// ShutdownWrite is shutdown(2).
+func (Running) ShutdownWrite(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
+
+// ResetOnClose has close send a reset and drop what the socket holds (tcp(7), SO_LINGER).
+func (Running) ResetOnClose(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+// Sendfile may block on a disk, so the Go scheduler is told.
+func (Running) Sendfile(out, in int, off int64, n int) (int, syscall.Errno) {
+	n, err := unix.Sendfile(out, in, &off, n)
+	if err != nil {
+		return 0, err.(syscall.Errno)
+	}
+	return n, 0
+}
+
+// BytesAcked is tcpi_bytes_acked (4.1), and whether anything is unacknowledged or unsent.
+func (Running) BytesAcked(fd int) (acked uint64, held bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, false
+	}
+	return info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
+}
+
+// SocketFacts tells whether the peer is on this host, where zero-copy sends are copied, and
+// whether the socket is of a kind that takes none: anything but plain TCP.
+func (Running) SocketFacts(fd int) (local, noZC bool) {
+	if p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
+		return false, true
+	}
+	peer, err := unix.Getpeername(fd)
+	if err != nil {
+		return false, false
+	}
+	p := addrOf(peer)
+	if p.IsLoopback() {
+		return true, false
+	}
+	own, err := unix.Getsockname(fd)
+	return err == nil && p == addrOf(own), false
+}
+
+func addrOf(sa unix.Sockaddr) netip.Addr {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(sa.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(sa.Addr).Unmap()
+	}
+	return netip.Addr{}
+}

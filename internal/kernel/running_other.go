@@ -1,0 +1,49 @@
+//go:build !linux
+
+package kernel
+
+import (
+	"syscall"
+	"time"
+
+	"sluice/bufreg"
+	"sluice/ring"
+)
+
+// Running is the kernel that this process runs on, which has no io_uring: Open fails, and
+// nothing else is ever reached.
+type Running struct{}
+
+var _ System = Running{}
+
+// Now is the time.
+func (Running) Now() time.Time { return time.Now() }
+
+// Open fails.
+func (Running) Open(ring.Config, *bufreg.Registry, uint16, int, int) (Ring, BufRing, error) {
+	return nil, nil, ring.ErrUnsupported
+}
+
+// EventFD fails.
+func (Running) EventFD() (int, error) { return -1, ring.ErrUnsupported }
+
+// Wake does nothing.
+func (Running) Wake(int) {}
+
+// Close does nothing.
+func (Running) Close(int) {}
+
+// ShutdownWrite fails.
+func (Running) ShutdownWrite(int) error { return ring.ErrUnsupported }
+
+// ResetOnClose does nothing.
+func (Running) ResetOnClose(int) {}
+
+// Sendfile fails.
+func (Running) Sendfile(int, int, int64, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+
+// BytesAcked does not know.
+func (Running) BytesAcked(int) (uint64, bool) { return 0, false }
+
+// SocketFacts says that nothing goes by zero-copy.
+func (Running) SocketFacts(int) (local, noZC bool) { return false, true }
