@@ -5,9 +5,9 @@ GO ?= go
 PACKAGES = ./...
 LINT = $(GO) tool -modfile=tools/go.mod staticcheck
 
-.PHONY: test build setup check unit race invariants abi fuzz-smoke bench-loopback clean
+.PHONY: test build setup check unit race invariants abi fuzz-smoke sim sim-faults bench-loopback clean
 
-test: setup check unit race invariants abi fuzz-smoke
+test: setup check unit race invariants abi fuzz-smoke sim
 	@echo "make test: everything passed"
 
 build:
@@ -42,6 +42,14 @@ abi:
 # Each fuzz target for a moment, so that none rots.
 fuzz-smoke:
 	./scripts/fuzz-smoke 5s
+
+# The engine on the simulated kernel, over fresh seeds; see docs/TESTING.md.
+sim:
+	$(GO) test -v -run TestNoOrder ./internal/simring -total 10000000 -timeout 10m
+
+# Deliberate faults, each of which the simulation must catch.
+sim-faults:
+	./scripts/simring-faults 10000
 
 # uringserve beside nginx and lighttpd over loopback; see docs/MEASUREMENTS.md.
 bench-loopback: build

@@ -21,6 +21,14 @@ func (w *World) OpenFile(size int64) (fd int, content func(off, n int64) []byte)
 	return w.open(f), func(off, n int64) []byte { return f.bytes(off, int(n)) }
 }
 
+// CloseFile closes a file that OpenFile opened.
+func (w *World) CloseFile(fd int) {
+	if _, ok := w.fds[fd].(*file); !ok {
+		w.fail("close of descriptor %d, which is no open file", fd)
+	}
+	delete(w.fds, fd)
+}
+
 // Truncated reports whether an open file has fewer bytes than size.
 func (w *World) Truncated(fd int, size int64) bool {
 	f, ok := w.fds[fd].(*file)

@@ -107,6 +107,14 @@ func (r *Ring) shuffle() {
 	r.ready = out
 }
 
+// wakeUp is the return of the enter that the loop slept in, which runs deferred work.
+func (r *Ring) wakeUp() {
+	if r.sleeping {
+		r.sleeping = false
+		r.flush()
+	}
+}
+
 // Ready is the number of completions to reap.
 func (r *Ring) Ready() int {
 	r.w.hook()
@@ -115,14 +123,17 @@ func (r *Ring) Ready() int {
 
 // Reap copies completions out.
 func (r *Ring) Reap(dst []ring.CQE) int {
-	r.sleeping = false
+	r.wakeUp()
 	n := copy(dst, r.cq)
 	r.cq = append(r.cq[:0], r.cq[n:]...)
 	return n
 }
 
 // Overflowed reports whether completions wait for room.
-func (r *Ring) Overflowed() bool { return len(r.ready) > 0 && len(r.cq) == r.cqSize }
+func (r *Ring) Overflowed() bool {
+	r.wakeUp()
+	return len(r.ready) > 0 && len(r.cq) == r.cqSize
+}
 
 // Entered is the number of enters.
 func (r *Ring) Entered() uint64 { return r.entered }
@@ -145,13 +156,10 @@ func (r *Ring) post(userData uint64, res int32, flags uint32) {
 	if r.closed {
 		return
 	}
-	r.ready = append(r.ready, ring.CQE{UserData: userData, Res: res, Flags: flags})
-	if r.w.odds(r.w.Faults.Stray) {
-		// A notification that was not announced, of a request that has ended: the kernel posts
-		// one for a cancelled member of a chain. Its generation is no longer in use.
-		const olderGeneration = uint64(0x5a5a5a) << 32
-		r.ready = append(r.ready, ring.CQE{UserData: userData | olderGeneration, Flags: ring.CQENotif})
+	if r.w.Trace != nil {
+		r.w.trace("complete: user data %#x, result %d, flags %#x", userData, res, flags)
 	}
+	r.ready = append(r.ready, ring.CQE{UserData: userData, Res: res, Flags: flags})
 }
 
 // end forgets a request.
@@ -175,6 +183,9 @@ func negative(e syscall.Errno) int32 { return -int32(e) }
 // start carries out a request, as far as that goes at once.
 func (r *Ring) start(e ring.SQE) {
 	q := &request{r: r, sqe: e}
+	if r.w.Trace != nil {
+		r.w.trace("submit: opcode %d on %d, %d bytes, user data %#x", e.Opcode, e.FD, e.Len, e.UserData)
+	}
 	r.inflight = append(r.inflight, q)
 	switch e.Opcode {
 	case ring.OpSend, ring.OpSendMsg, ring.OpSendZC, ring.OpSendMsgZC:

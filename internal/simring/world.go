@@ -28,6 +28,7 @@ type Faults struct {
 	Truncated    int // a file is shorter than announced
 	PollSpurious int // a poll completes though the socket is not writable
 	NoZeroCopy   int // a socket takes no zero-copy sends
+	Joined       int // a zero-copy send shares its predecessor's skb, and both notifications wait for both
 	Reordered    int // completions of one enter are posted in another order
 }
 
@@ -38,6 +39,8 @@ type World struct {
 	// Hook, when it is set, is called at the points where another goroutine could run in
 	// between two actions of a loop.
 	Hook func()
+	// Trace, when it is set, is told what happens.
+	Trace func(format string, args ...any)
 
 	now       int64
 	rings     []*Ring
@@ -71,6 +74,12 @@ func (w *World) Violation() error { return w.violation }
 func (w *World) fail(format string, args ...any) {
 	if w.violation == nil {
 		w.violation = fmt.Errorf(format, args...)
+	}
+}
+
+func (w *World) trace(format string, args ...any) {
+	if w.Trace != nil {
+		w.Trace(format, args...)
 	}
 }
 
@@ -122,6 +131,16 @@ func (w *World) Step() bool {
 	return true
 }
 
+// Due reports whether something can happen without time moving on.
+func (w *World) Due() bool {
+	for _, e := range w.events {
+		if e.at <= w.now {
+			return true
+		}
+	}
+	return false
+}
+
 // Advance moves time on by d.
 func (w *World) Advance(d time.Duration) { w.now += int64(d) }
 
@@ -143,6 +162,14 @@ func (w *World) OpenSockets() (n int) {
 	return n
 }
 
+// BuffersOut is how many provided buffers the loops have not given back.
+func (w *World) BuffersOut() (n int) {
+	for _, r := range w.rings {
+		n += r.buffers.outstanding()
+	}
+	return n
+}
+
 func (w *World) open(o any) int {
 	w.nextFD++
 	w.fds[w.nextFD] = o
@@ -158,8 +185,10 @@ func (w *World) Now() time.Time { return epoch.Add(time.Duration(w.now)) }
 
 // Open makes a simulated ring.
 func (w *World) Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (kernel.Ring, kernel.BufRing, error) {
-	r := &Ring{w: w, sq: make([]ring.SQE, c.Entries), cqSize: int(c.CQEntries), group: group}
-	r.buffers = newBufRing(w, buffers, size)
+	// Queues as short as they can be: a full one and an overflow are nothing rare here.
+	r := &Ring{w: w, sq: make([]ring.SQE, min(int(c.Entries), 1<<w.Between(0, 8))), group: group}
+	r.cqSize = min(int(c.CQEntries), 1<<w.Between(0, 10))
+	r.buffers = newBufRing(w, min(buffers, 1<<w.Between(0, 6)), min(size, 1<<w.Between(3, 12)))
 	w.rings = append(w.rings, r)
 	return r, r.buffers, nil
 }
@@ -219,13 +248,13 @@ func (w *World) ResetOnClose(fd int) {
 	}
 }
 
-// BytesAcked is how many bytes the peer acknowledged.
-func (w *World) BytesAcked(fd int) (uint64, bool) {
+// BytesAcked is how many bytes the peer acknowledged, and whether more are on the way.
+func (w *World) BytesAcked(fd int) (acked uint64, held bool) {
 	s := w.socket(fd, "ask for progress")
 	if s == nil {
 		return 0, false
 	}
-	return s.acked, true
+	return s.acked, s.used > 0
 }
 
 // SocketFacts says that every peer is remote, and that some sockets take no zero-copy,
