@@ -223,6 +223,7 @@ func TestClosedIsTheLastCall(t *testing.T) {
 }
 
 func TestLingerEndsTheWaitForAPeerThatNeverCloses(t *testing.T) {
+	t.Parallel()
 	const linger = 200 * time.Millisecond
 	e := newEngine(t, Config{Linger: linger})
 	k := connect(t, e, &handler{}, 0)
@@ -240,8 +241,10 @@ func TestLingerEndsTheWaitForAPeerThatNeverCloses(t *testing.T) {
 // TestLingerDoesNotCutOffWhatTheSocketHolds has a peer read only after the linger: copied
 // bytes are then the kernel's alone, zero-copied ones keep the connection.
 func TestLingerDoesNotCutOffWhatTheSocketHolds(t *testing.T) {
+	t.Parallel()
 	for _, p := range policies[1:] {
 		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
 			const linger, total = 100 * time.Millisecond, 1 << 20
 			e := newEngine(t, Config{Policy: p.policy, Linger: linger})
 			k := connect(t, e, &handler{}, 32<<10)
@@ -264,6 +267,7 @@ func TestLingerDoesNotCutOffWhatTheSocketHolds(t *testing.T) {
 }
 
 func TestIdleTimeoutDoesNotCutTheLingerShort(t *testing.T) {
+	t.Parallel()
 	const idle, linger = 50 * time.Millisecond, 300 * time.Millisecond
 	e := newEngine(t, Config{IdleTimeout: idle, Linger: linger})
 	k := connect(t, e, &handler{}, 0)
@@ -272,9 +276,11 @@ func TestIdleTimeoutDoesNotCutTheLingerShort(t *testing.T) {
 }
 
 func TestShutdownDeliversWhatIsQueuedToASlowReader(t *testing.T) {
+	t.Parallel()
 	const total = 6 * 160_000
 	for _, p := range policies[:3] {
 		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
 			e := startEngine(t, Config{Policy: p.policy})
 			k := connect(t, e, &handler{}, 8192)
 			k.stuff(total/6, total)
@@ -316,9 +322,11 @@ func (r *slowReader) Read(p []byte) (int, error) {
 func (r *slowReader) hearAll() digest { return hearAll(r) }
 
 func TestShutdownAbortsAtItsDeadlineAndCountsTheRest(t *testing.T) {
+	t.Parallel()
 	const total, limit = 2 << 20, 100 * time.Millisecond
 	for _, p := range policies[:3] {
 		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
 			e := startEngine(t, Config{Policy: p.policy})
 			k := connect(t, e, &handler{}, 4096)
 			k.stuff(total/8, total)
@@ -496,6 +504,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 }
 
 func TestRunAbortsAfterTheDrainTimeout(t *testing.T) {
+	t.Parallel()
 	e := startEngine(t, Config{DrainTimeout: 50 * time.Millisecond})
 	k := connect(t, e, &handler{}, 4096)
 	k.stuff(1<<20, 2<<20)

@@ -265,6 +265,7 @@ func TestDialTakesLoopsInTurn(t *testing.T) {
 func init() { childRuns["out of descriptors"] = runOutOfDescriptors }
 
 func TestAcceptingRecoversFromDescriptorShortage(t *testing.T) {
+	t.Parallel()
 	if out := inChild(t, "out of descriptors"); out != "recovered" {
 		t.Errorf("the child says %q", out)
 	}

@@ -30,6 +30,7 @@ func neighbour(tb testing.TB, e *Engine) (check func()) {
 }
 
 func TestAPeerThatResetsMidBodyEndsItsConnectionOnly(t *testing.T) {
+	t.Parallel()
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
 			const total = 4 << 20
@@ -64,6 +65,7 @@ func TestAPeerThatClosesMidBodyEndsItsConnectionOnly(t *testing.T) {
 }
 
 func TestAPeerThatHalfClosesMidBodyGetsTheRest(t *testing.T) {
+	t.Parallel()
 	const total = 4 << 20
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
@@ -94,6 +96,7 @@ func (k *link) endsByStall(since time.Time) {
 }
 
 func TestAPeerThatVanishesMidBodyIsGivenUp(t *testing.T) {
+	t.Parallel()
 	const total = 4 << 20
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
@@ -117,6 +120,7 @@ func TestAPeerThatVanishesMidBodyIsGivenUp(t *testing.T) {
 }
 
 func TestAPeerThatNeverReadsIsGivenUp(t *testing.T) {
+	t.Parallel()
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -136,6 +140,7 @@ func TestAPeerThatNeverReadsIsGivenUp(t *testing.T) {
 }
 
 func TestAPeerThatNeverReadsAFileIsGivenUp(t *testing.T) {
+	t.Parallel()
 	for _, r := range []struct {
 		name string
 		cfg  Config
@@ -159,6 +164,7 @@ func TestAPeerThatNeverReadsAFileIsGivenUp(t *testing.T) {
 // TestASlowButSteadyReaderIsNotCutOff has a peer take far longer than the write-stall
 // deadline for what was queued at once, but never stop.
 func TestASlowButSteadyReaderIsNotCutOff(t *testing.T) {
+	t.Parallel()
 	const total, chunk, pause = 384 << 10, 8 << 10, 20 * time.Millisecond
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
@@ -180,6 +186,7 @@ func TestASlowButSteadyReaderIsNotCutOff(t *testing.T) {
 }
 
 func TestASlowReaderOfAFileIsNotCutOff(t *testing.T) {
+	t.Parallel()
 	const total, chunk, pause = 384 << 10, 8 << 10, 20 * time.Millisecond
 	for _, r := range []struct {
 		name string
@@ -203,6 +210,7 @@ func TestASlowReaderOfAFileIsNotCutOff(t *testing.T) {
 }
 
 func TestTheStallDeadlineStartsWithTheFirstQueuedByte(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, Config{Policy: everything, WriteStall: stall})
 	k := connect(t, e, &handler{}, 0)
 	idle := time.Now()
@@ -218,6 +226,7 @@ func TestTheStallDeadlineStartsWithTheFirstQueuedByte(t *testing.T) {
 }
 
 func TestAnIdleConnectionEnds(t *testing.T) {
+	t.Parallel()
 	const idle = 200 * time.Millisecond
 	e := newEngine(t, Config{IdleTimeout: idle})
 	k := connect(t, e, echo(), 0)
@@ -231,6 +240,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 }
 
 func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
+	t.Parallel()
 	const idle, times = 200 * time.Millisecond, 10
 	for name, step := range map[string]func(k *link){
 		"receiving": func(k *link) { k.peer.say([]byte("x")) },
@@ -260,6 +270,7 @@ func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
 // TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds: nothing is queued in the engine any
 // more, but the peer is busy with what the kernel holds for it.
 func TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds(t *testing.T) {
+	t.Parallel()
 	const idle, total, chunk, pause = 200 * time.Millisecond, 512 << 10, 16 << 10, 20 * time.Millisecond
 	e := newEngine(t, Config{Policy: copying, IdleTimeout: idle})
 	k := connect(t, e, &handler{}, 16<<10)
@@ -281,6 +292,7 @@ func TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds(t *testing.T) {
 }
 
 func TestNegativeIdleTimeoutMeansNever(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, Config{IdleTimeout: -1, WriteStall: 20 * time.Millisecond})
 	k := connect(t, e, echo(), 0)
 	began := time.Now()
@@ -290,6 +302,7 @@ func TestNegativeIdleTimeoutMeansNever(t *testing.T) {
 }
 
 func TestSetDeadlineAborts(t *testing.T) {
+	t.Parallel()
 	const d = 150 * time.Millisecond
 	e := newEngine(t, Config{})
 	k := connect(t, e, echo(), 0)
@@ -308,6 +321,7 @@ func TestSetDeadlineAborts(t *testing.T) {
 }
 
 func TestSetDeadlineOfZeroRemovesIt(t *testing.T) {
+	t.Parallel()
 	const d = 50 * time.Millisecond
 	e := newEngine(t, Config{})
 	k := connect(t, e, echo(), 0)
@@ -319,6 +333,7 @@ func TestSetDeadlineOfZeroRemovesIt(t *testing.T) {
 }
 
 func TestADeadlineOfOneDoesNotTouchAnother(t *testing.T) {
+	t.Parallel()
 	const conns = 10
 	e := newEngine(t, Config{})
 	links := make([]*link, conns)

@@ -58,6 +58,7 @@ func TestAnOverflowOfTheCompletionQueueLosesNothing(t *testing.T) {
 
 // TestWaitingTakesNoTurns: whatever a connection waits for, the loop sleeps meanwhile.
 func TestWaitingTakesNoTurns(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		cfg   Config
@@ -107,6 +108,7 @@ func TestWaitingTakesNoTurns(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			e := newEngine(t, c.cfg)
 			c.begin(t, e)
 			before, began := e.Stats().Turns, time.Now()

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,8 @@ func TestMain(m *testing.M) {
 		run()
 		os.Exit(0)
 	}
+	flag.Parse()
+	must(flag.Set("test.parallel", "16")) // parallel tests wait for deadlines, not for processors
 	before := holdings()
 	code := m.Run()
 	if left := leaked(before); len(left) > 0 && code == 0 {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -57,13 +58,32 @@ func (Running) ResetOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
-// Sendfile may block on a disk, so the Go scheduler is told.
+// Sendfile may wait for a disk, of which the Go scheduler is to be told, so that others run
+// meanwhile. But being told of calls that take longer than 20 µs costs a tenth of a sender's
+// time: not where the page cache has all of the bytes.
 func (Running) Sendfile(out, in int, off int64, n int) (int, syscall.Errno) {
-	n, err := unix.Sendfile(out, in, &off, n)
-	if err != nil {
-		return 0, err.(syscall.Errno)
+	var sent uintptr
+	var errno syscall.Errno
+	if resident(in, off, n) {
+		sent, _, errno = unix.RawSyscall6(unix.SYS_SENDFILE, uintptr(out), uintptr(in), uintptr(unsafe.Pointer(&off)), uintptr(n), 0, 0)
+	} else {
+		sent, _, errno = unix.Syscall6(unix.SYS_SENDFILE, uintptr(out), uintptr(in), uintptr(unsafe.Pointer(&off)), uintptr(n), 0, 0)
 	}
-	return n, 0
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(sent), 0
+}
+
+// resident reports whether the page cache holds n bytes of a file from off (cachestat(2),
+// 6.5). Where that cannot be known it says no.
+func resident(fd int, off int64, n int) bool {
+	const pageSize = 4096
+	span := [2]uint64{uint64(off), uint64(n)}
+	var stat [5]uint64 // cached, dirty, under writeback, evicted, recently evicted; in pages
+	_, _, errno := unix.RawSyscall6(unix.SYS_CACHESTAT, uintptr(fd), uintptr(unsafe.Pointer(&span)), uintptr(unsafe.Pointer(&stat)), 0, 0, 0)
+	pages := (uint64(off)+uint64(n)+pageSize-1)/pageSize - uint64(off)/pageSize
+	return errno == 0 && stat[0] >= pages
 }
 
 // BytesAcked is tcpi_bytes_acked (4.1), and whether anything is unacknowledged or unsent.
