@@ -321,4 +321,3 @@ func fetcher(url string, stop time.Time, n *atomic.Int64) error {
 	}
 	return nil
 }
-
