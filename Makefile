@@ -24,7 +24,6 @@ check:
 	GOARCH=arm64 $(GO) vet $(PACKAGES)
 	GOOS=darwin $(GO) build $(PACKAGES)
 	$(LINT) $(PACKAGES)
-	GOOS=darwin $(LINT) -tests=false $(PACKAGES)
 
 unit:
 	$(GO) test $(PACKAGES)
