@@ -122,22 +122,28 @@ func (s *socket) expectEnd() {
 // Acknowledgements may make room once more, so it ends only after a while without any.
 func (s *socket) fill() {
 	s.t.Helper()
-	junk := make([]byte, 64<<10)
-	for took := true; took; {
-		took = false
-		for full := false; !full; {
-			switch n, err := unix.SendmsgN(s.fd, junk, nil, nil, unix.MSG_DONTWAIT); err {
-			case nil:
-				took = took || n > 0
-			case unix.EINTR:
-			case unix.EAGAIN:
-				full = true
-			default:
-				s.t.Fatalf("fill a socket: %v", err)
-			}
+	for junk := make([]byte, 64<<10); ; {
+		settled := s.settled() // before the attempt: what is on the way could still make room after it
+		switch _, err := unix.SendmsgN(s.fd, junk, nil, nil, unix.MSG_DONTWAIT); {
+		case err == nil || err == unix.EINTR:
+		case err != unix.EAGAIN:
+			s.t.Fatalf("fill a socket: %v", err)
+		case settled:
+			return
+		default:
+			s.poll(unix.POLLOUT, time.Millisecond)
 		}
-		s.poll(unix.POLLOUT, 10*time.Millisecond)
 	}
+}
+
+// settled reports whether the peer has acknowledged everything that was transmitted, and its
+// window lets nothing more pass.
+func (s *socket) settled() bool {
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return true // no TCP: nothing is ever on the way
+	}
+	return info.Unacked == 0 && info.Notsent_bytes > 0
 }
 
 // poll waits for events, and reports whether there were any.
