@@ -56,3 +56,9 @@ bench-loopback: build
 
 clean:
 	rm -rf bin
+
+# The tests on the kernels of the fleet, in guests; see docs/TESTING.md. Needs root and a Debian mirror.
+.PHONY: test-kernels
+test-kernels:
+	./scripts/setup kernels
+	$(GO) run ./integration/vm

@@ -12,7 +12,7 @@ import (
 
 // stall is the write-stall deadline of these tests; an end by it comes between the bounds.
 const (
-	stall        = 300 * time.Millisecond
+	stall        = 500 * time.Millisecond
 	stallAtLeast = stall * 2 / 3
 	stallAtMost  = 10 * stall
 )
@@ -83,11 +83,12 @@ func TestAPeerThatHalfClosesMidBodyGetsTheRest(t *testing.T) {
 }
 
 // endsByStall expects the end that a peer without progress since then gets: by the engine's
-// deadline or by the kernel's, which are the same.
+// deadline or by the kernel's, which are the same. The kernel reports its own once, to the
+// receive or to the send; the other one sees a connection that is gone.
 func (k *link) endsByStall(since time.Time) {
 	k.tb.Helper()
 	err := k.end()
-	if !errors.Is(err, ErrStalled) && !errors.Is(err, syscall.ETIMEDOUT) {
+	if !errors.Is(err, ErrStalled) && !errors.Is(err, syscall.ETIMEDOUT) && !errors.Is(err, syscall.EPIPE) {
 		k.tb.Errorf("the connection ended with %v, want ErrStalled", err)
 	}
 	if took := time.Since(since); took < stallAtLeast || took > stallAtMost {
@@ -165,7 +166,7 @@ func TestAPeerThatNeverReadsAFileIsGivenUp(t *testing.T) {
 // deadline for what was queued at once, but never stop.
 func TestASlowButSteadyReaderIsNotCutOff(t *testing.T) {
 	t.Parallel()
-	const total, chunk, pause = 384 << 10, 8 << 10, 20 * time.Millisecond
+	const total, chunk, pause = 640 << 10, 8 << 10, 20 * time.Millisecond
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -187,7 +188,7 @@ func TestASlowButSteadyReaderIsNotCutOff(t *testing.T) {
 
 func TestASlowReaderOfAFileIsNotCutOff(t *testing.T) {
 	t.Parallel()
-	const total, chunk, pause = 384 << 10, 8 << 10, 20 * time.Millisecond
+	const total, chunk, pause = 640 << 10, 8 << 10, 20 * time.Millisecond
 	for _, r := range []struct {
 		name string
 		cfg  Config
@@ -241,7 +242,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 
 func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
 	t.Parallel()
-	const idle, times = 200 * time.Millisecond, 10
+	const idle, times = 600 * time.Millisecond, 10
 	for name, step := range map[string]func(k *link){
 		"receiving": func(k *link) { k.peer.say([]byte("x")) },
 		"sending": func(k *link) {
@@ -258,7 +259,7 @@ func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
 			k := connect(t, e, &handler{}, 0)
 			for range times {
 				step(k)
-				time.Sleep(idle / 4)
+				time.Sleep(idle / 6)
 			}
 			if len(k.ended) != 0 {
 				t.Errorf("the connection ended with %v", <-k.ended)
@@ -271,7 +272,7 @@ func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
 // more, but the peer is busy with what the kernel holds for it.
 func TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds(t *testing.T) {
 	t.Parallel()
-	const idle, total, chunk, pause = 200 * time.Millisecond, 512 << 10, 16 << 10, 20 * time.Millisecond
+	const idle, total, chunk, pause = 500 * time.Millisecond, 1 << 20, 16 << 10, 20 * time.Millisecond
 	e := newEngine(t, Config{Policy: copying, IdleTimeout: idle})
 	k := connect(t, e, &handler{}, 16<<10)
 	k.do(func(c *Conn) { sendPieces(t, c, 0, total, 1) })

@@ -162,6 +162,15 @@ func (w *World) OpenSockets() (n int) {
 	return n
 }
 
+// FewestBuffers is how many provided buffers the ring with the fewest has.
+func (w *World) FewestBuffers() int {
+	n := len(w.rings[0].buffers.ours)
+	for _, r := range w.rings {
+		n = min(n, len(r.buffers.ours))
+	}
+	return n
+}
+
 // BuffersOut is how many provided buffers the loops have not given back.
 func (w *World) BuffersOut() (n int) {
 	for _, r := range w.rings {
