@@ -33,7 +33,8 @@ type loopListener struct {
 // Addr is where the listener listens.
 func (ln *Listener) Addr() net.Addr { return ln.addr }
 
-// Close stops accepting, from any goroutine. Connections that were accepted stay.
+// Close stops accepting. Connections that were accepted stay. It must not be called from a
+// handler: it waits for the loops.
 func (ln *Listener) Close() {
 	for _, ll := range ln.per {
 		if ll.loop.post(func() { ll.loop.closeListener(ll) }) {
