@@ -1,0 +1,45 @@
+package simring
+
+import (
+	"syscall"
+
+	"sluice/ring"
+)
+
+// listener is a listening socket.
+type listener struct {
+	w       *World
+	fd      int
+	backlog []*Socket
+	accept  *request
+}
+
+// Listen makes a listening socket.
+func (w *World) Listen() int {
+	l := &listener{w: w}
+	l.fd = w.open(l)
+	return l.fd
+}
+
+// pump has waiting connections accepted.
+func (l *listener) pump() {
+	for q := l.accept; q != nil && len(l.backlog) > 0; q = l.accept {
+		if l.w.odds(l.w.Faults.Accept) {
+			l.accept = nil
+			q.finish(negative([]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED, syscall.EINTR}[l.w.Intn(4)]))
+			return
+		}
+		s := l.backlog[0]
+		l.backlog = l.backlog[1:]
+		s.FD = l.w.open(s)
+		q.r.post(q.sqe.UserData, int32(s.FD), ring.CQEMore)
+	}
+}
+
+// Backlog is how many connections wait to be accepted.
+func (w *World) Backlog(listenFD int) int {
+	if l, ok := w.fds[listenFD].(*listener); ok {
+		return len(l.backlog)
+	}
+	return 0
+}

@@ -1,0 +1,225 @@
+package simring
+
+import (
+	"bytes"
+	"syscall"
+	"time"
+
+	"sluice/ring"
+)
+
+// Linux's numbers, which other systems have differently.
+const (
+	msgEOR      = 0x80
+	msgWaitAll  = 0x100
+	msgNoSignal = 0x4000
+)
+
+// send is what the kernel knows of one send.
+type send struct {
+	q        *request
+	zc       bool
+	waitAll  bool
+	vec      [][]byte // the engine's memory
+	want     []byte   // what it held at submission
+	accepted int
+	unacked  int // chunks in the socket
+	done     bool
+	skb      *skb
+}
+
+// skb is what joins the notifications of sends that share one: they come when all of them
+// are done with, newest first (6.10).
+type skb struct {
+	sends []*send
+	left  int
+	eor   bool // MSG_EOR: the next send begins another
+}
+
+// read gathers what the engine's memory holds now, from byte a to b of the send.
+func (s *send) read(a, b int) []byte {
+	out := make([]byte, 0, b-a)
+	for _, v := range s.vec {
+		n := len(v)
+		if lo, hi := min(max(a, 0), n), min(max(b, 0), n); lo < hi {
+			out = append(out, v[lo:hi]...)
+		}
+		a, b = a-n, b-n
+	}
+	return out
+}
+
+// check compares what the engine's memory holds now with what was submitted.
+func (s *send) check(a, b int, when string) []byte {
+	got := s.read(a, b)
+	if !bytes.Equal(got, s.want[a:b]) {
+		s.q.r.w.fail("bytes %d to %d of a send of %d changed %s", a, b, len(s.want), when)
+	}
+	return got
+}
+
+func (r *Ring) startSend(q *request) {
+	w := r.w
+	e := &q.sqe
+	s, ok := w.fds[int(e.FD)].(*Socket)
+	if !ok {
+		w.fail("send on descriptor %d, which is no open socket", e.FD)
+		return
+	}
+	o := &send{q: q, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
+	if e.Opcode == ring.OpSend || e.Opcode == ring.OpSendZC {
+		o.vec = [][]byte{memory(e.Addr, int(e.Len))}
+	} else {
+		for _, v := range ring.Vectors(memory(e.Addr, ring.MsghdrSize(0))) {
+			o.vec = append(o.vec, memory(uint64(v.Base), int(v.Len)))
+		}
+	}
+	for _, v := range o.vec {
+		o.want = append(o.want, v...)
+	}
+	q.send = o
+	if o.zc {
+		if s.skb == nil || s.skb.eor || s.used == 0 || s.skb.left == 0 || !w.odds(w.Faults.Joined) {
+			s.skb = &skb{}
+		}
+		o.skb = s.skb
+		o.skb.sends = append(o.skb.sends, o)
+		o.skb.left++
+		o.skb.eor = e.OpFlags&msgEOR != 0
+	}
+	if e.OpFlags&msgNoSignal == 0 {
+		w.fail("send without MSG_NOSIGNAL")
+	}
+	if len(o.want) == 0 {
+		w.fail("send of no bytes")
+	}
+	if s.sending != nil {
+		w.fail("second send in flight on one socket: bytes may be reordered")
+	}
+	switch {
+	case s.reset || s.shut:
+		q.endSend(syscall.EPIPE)
+	case o.zc && s.noZC:
+		q.endSend(syscall.EOPNOTSUPP)
+	case o.zc && w.odds(w.Faults.NoMemory):
+		q.endSend([]syscall.Errno{syscall.ENOBUFS, syscall.ENOMEM}[w.Intn(2)])
+	case w.odds(w.Faults.SendError):
+		q.endSend([]syscall.Errno{syscall.EPIPE, syscall.ECONNRESET, syscall.ETIMEDOUT, syscall.EAGAIN, syscall.EINTR}[w.Intn(5)])
+	default:
+		s.sending = q
+		s.pumpSend()
+	}
+}
+
+// pumpSend accepts what there is room for.
+func (s *Socket) pumpSend() {
+	q := s.sending
+	if q == nil {
+		return
+	}
+	o, w := q.send, s.w
+	left := len(o.want) - o.accepted
+	n := min(left, s.room-s.used)
+	if n > 0 && w.odds(w.Faults.ShortSend) {
+		n = w.Between(1, n)
+	}
+	if n > 0 {
+		from := o.accepted
+		o.accepted += n
+		c := chunk{s: o, from: from, to: o.accepted}
+		if !o.zc {
+			c.copied = o.check(from, o.accepted, "before the completion")
+		}
+		o.unacked++
+		s.queued = append(s.queued, c)
+		s.used += n
+		s.wakePeer()
+	}
+	switch {
+	case o.accepted == len(o.want):
+	case n > 0 && (!o.waitAll || w.odds(w.Faults.ShortSend)):
+	default:
+		return // the request waits for room
+	}
+	s.sending = nil
+	q.endSend(0)
+}
+
+// endSend posts the completion, and a notification later where one is due. An error after
+// progress is told by the count.
+func (q *request) endSend(errno syscall.Errno) {
+	w, o := q.r.w, q.send
+	res := int32(o.accepted)
+	if o.accepted == 0 {
+		res = negative(errno)
+	}
+	q.r.end(q)
+	o.done = true
+	if o.accepted == 0 {
+		o.check(0, len(o.want), "before the completion")
+	}
+	if !o.zc || o.accepted == 0 && w.Intn(8) == 7 {
+		if o.zc {
+			o.leave() // no notification follows
+		}
+		q.r.post(q.sqe.UserData, res, 0)
+		return
+	}
+	q.r.post(q.sqe.UserData, res, ring.CQEMore)
+	o.settle()
+}
+
+// leave takes a send out of its skb without a notification.
+func (o *send) leave() {
+	k := o.skb
+	for i, x := range k.sends {
+		if x == o {
+			k.sends = append(k.sends[:i], k.sends[i+1:]...)
+			break
+		}
+	}
+	if k.left--; k.left == 0 {
+		k.notify()
+	}
+}
+
+// settle has the notification come, when nothing in the socket refers to the memory any more.
+func (o *send) settle() {
+	if !o.zc || !o.done || o.unacked > 0 {
+		return
+	}
+	if o.skb.left--; o.skb.left == 0 {
+		o.skb.notify()
+	}
+}
+
+// notify has the notifications of an skb come, newest first, each after a delay of its own.
+func (k *skb) notify() {
+	for i := len(k.sends) - 1; i >= 0; i-- {
+		o := k.sends[i]
+		w := o.q.r.w
+		d := w.delay()
+		if w.odds(w.Faults.LateNotify) {
+			d = time.Duration(w.Intn(2000)) * time.Millisecond
+		}
+		w.after(d, o.notified)
+	}
+	k.sends = nil
+}
+
+// notified is the moment from which the memory is the engine's again.
+func (o *send) notified() {
+	w := o.q.r.w
+	o.check(0, len(o.want), "before the notification")
+	res := int32(0)
+	if o.accepted == 0 || w.odds(w.Faults.FalseCopied) {
+		res = -1 << 31
+	}
+	o.q.r.post(o.q.sqe.UserData, res, ring.CQENotif)
+	if w.odds(w.Faults.Stray) {
+		// One that was not announced, of a send that ended long ago: the kernel posts such for
+		// a cancelled member of a chain. Its generation is not in use.
+		const otherGeneration = uint64(0x800000) << 32
+		w.after(w.delay(), func() { o.q.r.post(o.q.sqe.UserData^otherGeneration, 0, ring.CQENotif) })
+	}
+}
