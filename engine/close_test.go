@@ -269,9 +269,12 @@ func TestLingerDoesNotCutOffWhatTheSocketHolds(t *testing.T) {
 func TestIdleTimeoutDoesNotCutTheLingerShort(t *testing.T) {
 	t.Parallel()
 	const idle, linger = 50 * time.Millisecond, 300 * time.Millisecond
-	e := newEngine(t, Config{IdleTimeout: idle, Linger: linger})
+	e := newEngine(t, Config{IdleTimeout: -1, Linger: linger})
 	k := connect(t, e, &handler{}, 0)
-	k.do((*Conn).Close)
+	k.do(func(c *Conn) {
+		c.loop.cfg.IdleTimeout = idle // from now on, or it could be over before Close
+		c.Close()
+	})
 	k.wantEnd(nil)
 }
 
@@ -545,12 +548,15 @@ func TestSendingToAPeerThatIsGoneFails(t *testing.T) {
 	for _, p := range policies[:3] {
 		t.Run(p.name, func(t *testing.T) {
 			e := newEngine(t, Config{Policy: p.policy})
-			release := make(chan struct{})
 			k := connect(t, e, &handler{}, 0)
-			k.conn.Post(func(*Conn) { <-release })
+			holding, release := make(chan struct{}), make(chan struct{})
+			k.conn.Post(func(c *Conn) {
+				close(holding)
+				<-release
+				sendPieces(t, c, 0, 50_000, 3) // before the loop can see that the peer is gone
+			})
+			await(t, holding, "the loop")
 			k.peer.reset()
-			// The send is submitted before the reset is seen as an end of input.
-			k.conn.Post(func(c *Conn) { sendPieces(t, c, 0, 50_000, 3) })
 			close(release)
 			err := k.end()
 			if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {

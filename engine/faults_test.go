@@ -105,7 +105,7 @@ func TestAPeerThatVanishesMidBodyIsGivenUp(t *testing.T) {
 			e := newEngine(t, Config{Policy: p.policy, WriteStall: stall})
 			check := neighbour(t, e)
 			k := connect(t, e, &handler{}, 32<<10)
-			k.stuff(total/16, total)
+			k.do(func(c *Conn) { limitSendBuffer(t, c); sendPieces(t, c, 0, total/16, 16) })
 			k.peer.hear(poolBytes(0, total/8))
 			k.peer.vanish()
 			since := time.Now()
