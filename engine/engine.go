@@ -61,8 +61,11 @@ func New(c Config) (*Engine, error) {
 	}
 	for size := cfg.ArenaSize; ; {
 		err = e.start(size)
-		if err == nil || cfg.ArenaSize != 0 || !errors.Is(err, ring.ErrMemlock) || size == bufreg.MaxBuffer {
-			return e, err
+		if err == nil {
+			return e, nil
+		}
+		if cfg.ArenaSize != 0 || !errors.Is(err, ring.ErrMemlock) || size == bufreg.MaxBuffer {
+			return nil, err
 		}
 		// Nobody asked for a size: take what the limit has room for.
 		if size == 0 {
