@@ -1,0 +1,58 @@
+//go:build linux
+
+package kernels
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/engine"
+	"sluice/zc"
+)
+
+func TestPinsOfAPeerThatStopsReadingEndByWriteStall(t *testing.T) {
+	g := inGuest(t, noSendZC)
+	e := newEngine(t, engine.Config{WriteStall: 2 * time.Second})
+	// The first send fits the peer's window and the socket's own buffer together, so that it
+	// completes; the others wait for room.
+	const first, window = 128 << 10, 64 << 10
+	opened := make(chan *engine.Conn, 1)
+	s, p := newStream(t, 0, []int{first}), newPeer(t, g)
+	s.open = true
+	connect(t, g, e, p, window, func(c *engine.Conn) engine.Handler {
+		opened <- c
+		return s.attach(c)
+	})
+	eventually(t, "a complete send is pinned", func() bool {
+		st := e.Stats()
+		return st.Sends.Total(zc.ZeroCopy).Bytes == first && notified(&st.Sends) == 0 && st.Arena.Pinned == first
+	})
+	rest := largeSizes(1, 8<<20)
+	(<-opened).Post(func(c *engine.Conn) {
+		s.sizes = rest
+		s.Writable(c)
+	})
+	if err := s.end(); !stalled(err) {
+		t.Errorf("the connection ended with %v", err)
+	}
+	eventually(t, "the leases return", func() bool {
+		st := e.Stats()
+		return st.Arena.Pinned == 0 && st.Arena.Leased == 0
+	})
+	got, err := p.Read()
+	if err != nil || !strings.Contains(got.End, "reset") {
+		t.Errorf("the peer: %+v, %v, want a reset", got, err)
+	}
+	if got.Bytes >= first {
+		t.Errorf("the peer took %d bytes: more than its window", got.Bytes)
+	}
+}
+
+// stalled accepts what the kernel makes of a stall too: TCP_USER_TIMEOUT is as long as
+// WriteStall, and either may notice first.
+func stalled(err error) bool {
+	return errors.Is(err, engine.ErrStalled) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EPIPE)
+}

@@ -1,0 +1,188 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"sluice/integration/vm/job"
+)
+
+const (
+	qemu     = "qemu-system-x86_64"
+	guestMAC = "52:54:00:00:00:02"
+	memory   = 1024 // MiB
+	// bootLimit is how long a guest may take until its init reports; under emulation 3 s.
+	bootLimit = time.Minute
+	// silenceLimit is how long it may be silent then; it reports every second.
+	silenceLimit = 30 * time.Second
+	// consoleTail is how many of the console's last lines are shown of a guest that failed.
+	consoleTail = 40
+)
+
+// machine is one guest: a kernel, and the programs to run on it.
+type machine struct {
+	kernel   *kernel
+	work     string // directory of the built programs
+	programs []program
+	run      string
+	verbose  bool
+	deadline time.Duration
+}
+
+var (
+	// errNoBoot says that qemu ended, or was ended, before the guest reported.
+	errNoBoot = errors.New("the guest did not boot")
+	// errSilent says that a guest froze: a program that hangs does not keep it from reporting.
+	errSilent = errors.New("the guest froze")
+)
+
+// accelerators are what to try, best first.
+func accelerators(asked string) []string {
+	if asked != "" {
+		return []string{asked}
+	}
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return []string{"tcg"}
+	}
+	f.Close()
+	return []string{"kvm", "tcg"}
+}
+
+// runWith runs the guest with the first accelerator that boots it, and drops those that do
+// not: /dev/kvm may be there and refuse common kernels. A guest that freezes is run once
+// more: under emulation one of many does.
+func (m *machine) runWith(ctx context.Context, accels *[]string) ([]result, error) {
+	frozen := false
+	for {
+		results, err := m.boot(ctx, (*accels)[0])
+		switch {
+		case errors.Is(err, errNoBoot) && len(*accels) > 1 && ctx.Err() == nil:
+			progress(os.Stderr, "%s does not work here, using %s", (*accels)[0], (*accels)[1])
+			*accels = (*accels)[1:]
+		case errors.Is(err, errSilent) && !frozen && ctx.Err() == nil:
+			frozen = true
+			progress(os.Stderr, "kernel %s: %v, it is run once more", m.kernel.series, errSilent)
+		default:
+			return results, err
+		}
+	}
+}
+
+// boot runs the guest from boot to power-off, or until stopped ends.
+func (m *machine) boot(stopped context.Context, accel string) ([]result, error) {
+	image, console := filepath.Join(m.work, "initramfs"), filepath.Join(m.work, "console")
+	if err := m.writeImage(image); err != nil {
+		return nil, err
+	}
+	wire, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	defer wire.close()
+
+	ctx, cancel := context.WithTimeoutCause(stopped, m.deadline, fmt.Errorf("not done after %v", m.deadline))
+	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	silent := time.AfterFunc(bootLimit, func() { giveUp(errSilent) })
+	defer silent.Stop()
+	out := newReport(m.kernel.series, os.Stdout, m.verbose)
+	out.heard = func() { silent.Reset(silenceLimit) }
+
+	var complaints strings.Builder
+	cmd := exec.CommandContext(ctx, qemu, m.arguments(accel, image, console)...)
+	cmd.Stdout, cmd.Stderr = out, &complaints
+	cmd.ExtraFiles = []*os.File{wire.tap} // tapFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := wire.do(cmd.Start); err != nil {
+		return nil, err
+	}
+	if err = cmd.Wait(); err == nil && !out.done {
+		err = errors.New("the guest ended early")
+	}
+	results := out.finish(m.programs)
+	if stopped.Err() != nil {
+		return results, errors.New("interrupted")
+	}
+	log, _ := os.ReadFile(console) // absent if qemu refused its arguments
+	if err == nil && out.done {
+		return results, complaint(log)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if out.release == "" {
+		err = fmt.Errorf("%w: %w", errNoBoot, err)
+	}
+	return results, fmt.Errorf("%w: %s\nthe console ends with:\n%s", err, strings.TrimSpace(complaints.String()), tail(log, consoleTail))
+}
+
+// tapFD is the tap's descriptor in qemu: the first of ExtraFiles.
+const tapFD = 3
+
+// arguments are qemu's. The guest has two serial lines, one for the console and one for
+// reports, and one network card.
+func (m *machine) arguments(accel, image, console string) []string {
+	cpu := "max"
+	if accel == "tcg" {
+		// Emulation carries rep movsb out byte by byte, and walks a fifth level of page tables.
+		// With a thread for each processor it crashes where the kernel patches its own code.
+		cpu, accel = "max,erms=off,fsrm=off,la57=off", "tcg,thread=single"
+	}
+	return []string{
+		"-accel", accel, "-cpu", cpu, "-machine", "q35", "-smp", "2", "-m", fmt.Sprint(memory),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-kernel", m.kernel.image, "-initrd", image,
+		// A panic ends the guest. Watchdogs would complain about emulation being slow.
+		"-append", "console=ttyS0 quiet loglevel=5 panic=-1 nowatchdog mitigations=off random.trust_cpu=on",
+		"-serial", "file:" + console,
+		"-chardev", "stdio,id=report,signal=off", "-serial", "chardev:report",
+		"-netdev", fmt.Sprintf("tap,id=wire,fd=%d", tapFD), "-device", "virtio-net-pci,netdev=wire,mac=" + guestMAC,
+	}
+}
+
+func (m *machine) writeImage(file string) error {
+	modules, err := m.kernel.modules()
+	if err != nil {
+		return err
+	}
+	return writeImage(file, m.work, modules, m.programs, m.job())
+}
+
+// job is what the guest's init is told to do.
+func (m *machine) job() job.Job {
+	j := job.Job{Network: job.Network{MAC: guestMAC, Address: guestAddress, Peer: peerAddress}}
+	for _, p := range m.programs {
+		j.Programs = append(j.Programs, job.Program{Name: p.name, Args: p.command(m.kernel.series, m.run)})
+	}
+	return j
+}
+
+var complaints = regexp.MustCompile(`(?m)^.*(?:BUG:|WARNING:|Oops|general protection fault|use-after-free|refcount_t|blocked for more than).*$`)
+
+// complaint is an error if the kernel found fault with itself, which programs must not be
+// able to bring about.
+func complaint(log []byte) error {
+	if found := complaints.Find(log); found != nil {
+		return fmt.Errorf("the kernel complained: %s", bytes.TrimSpace(found))
+	}
+	return nil
+}
+
+// tail is the last lines of a text.
+func tail(text []byte, lines int) string {
+	all := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

@@ -1,0 +1,77 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// summary is what came of all programs on all kernels.
+type summary struct {
+	kernels  []string // that were to run
+	programs []string
+	results  []result
+	broken   []error // guests that did not do all they were told
+}
+
+func (s *summary) add(r ...result) { s.results = append(s.results, r...) }
+
+// exitStatus is the command's.
+func (s *summary) exitStatus() int {
+	if len(s.broken) > 0 {
+		return 2
+	}
+	for i := range s.results {
+		if !s.results[i].ok() {
+			return 1
+		}
+	}
+	return 0
+}
+
+// print writes the table, what was left out, and what went wrong.
+func (s *summary) print(w io.Writer) {
+	if len(s.results) > 0 {
+		fmt.Fprintln(w)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "kernel\tprogram\tpassed\tfailed\tskipped\tleft out\tseconds\t")
+		for _, r := range s.results {
+			how := ""
+			switch {
+			case !r.ended:
+				how = "did not end"
+			case r.code != 0:
+				how = fmt.Sprintf("exit status %d", r.code)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%.1f\t%s\n",
+				r.series, r.program, r.passed, r.failed, r.skipped, len(leftOutOf(r.program, r.series)), r.seconds, how)
+		}
+		t.Flush()
+	}
+	for i := range leftOut {
+		x := &leftOut[i]
+		var on []string
+		for _, series := range s.kernels {
+			if slices.Contains(s.programs, x.program) && slices.Contains(leftOutOf(x.program, series), x) {
+				on = append(on, series)
+			}
+		}
+		if len(on) > 0 {
+			fmt.Fprintf(w, "left out on %s: %s %s: %s\n", strings.Join(on, ", "), x.program, cmp.Or(x.test, "(all)"), x.why)
+		}
+	}
+	for _, r := range s.results {
+		for _, why := range slices.Sorted(maps.Keys(r.reasons)) {
+			fmt.Fprintf(w, "skipped on %s: %s (%d): %s\n", r.series, r.program, r.reasons[why], why)
+		}
+	}
+	for _, err := range s.broken {
+		fmt.Fprintln(w, "vm:", err)
+	}
+}
