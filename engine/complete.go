@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"syscall"
 
 	"sluice/ring"
 	"sluice/zc"
@@ -129,12 +130,19 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 	case zc.CopyOnce:
 		c.copyOnce = true
 	case zc.CopyOnly:
+		if c.sock.NoZC { // it refuses those too
+			l.sendFailed(c, syscall.EOPNOTSUPP)
+		}
 		c.sock.NoZC = true
 	case zc.Fail:
-		l.stats.SendErrors++
-		l.abort(c, fmt.Errorf("send: %w", o.Err))
+		l.sendFailed(c, o.Err)
 	}
 	l.afterSend(c)
+}
+
+func (l *loop) sendFailed(c *Conn, errno syscall.Errno) {
+	l.stats.SendErrors++
+	l.abort(c, fmt.Errorf("send: %w", errno))
 }
 
 // sendNotified takes a send's notification: the kernel is done with the buffers.

@@ -85,7 +85,10 @@ func (l *loop) submitSend(c *Conn) {
 	q.inFlight, c.sending = d.Segments, op
 	l.heavy += int(want)
 
-	flags := uint32(msgNoSignal | msgWaitAll)
+	flags := uint32(msgNoSignal)
+	if !c.sock.NoZC {
+		flags |= msgWaitAll // kTLS refuses it; without it a send may be short
+	}
 	if d.More || d.Segments == n && l.sendfileFollows(c, n) {
 		flags |= msgMore
 	}

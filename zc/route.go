@@ -94,7 +94,7 @@ func DefaultThreshold(major, minor int) int {
 // Socket is what is known of a connection.
 type Socket struct {
 	Local bool // the peer is on this host
-	NoZC  bool // the socket refused zero-copy, or is of a kind that does
+	NoZC  bool // the socket takes only plain copies
 }
 
 // minSegment is the mean size of a gather's pieces below which zero-copy does not pay: each

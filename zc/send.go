@@ -35,7 +35,7 @@ const (
 	Proceed  Next = iota // every byte was accepted: the next send may start
 	Resume               // fewer were: submit again from the first unaccepted byte
 	CopyOnce             // the kernel was short of memory for zero-copy: this send by copy
-	CopyOnly             // the socket takes no zero-copy: from now on by copy
+	CopyOnly             // the socket takes only plain copies (unix, kTLS): from now on by those
 	Fail                 // the stream is broken: abort the connection
 )
 
@@ -81,7 +81,7 @@ func (s *Send) Completed(res int32, more bool) Outcome {
 		o.Next, o.Err = Fail, syscall.EIO
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
 		o.Next = Resume
-	case s.Route == ZeroCopy && errno == syscall.EOPNOTSUPP:
+	case errno == syscall.EOPNOTSUPP:
 		o.Next = CopyOnly
 	case s.Route == ZeroCopy && (errno == syscall.ENOBUFS || errno == syscall.ENOMEM):
 		o.Next = CopyOnce

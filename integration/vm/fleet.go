@@ -113,6 +113,4 @@ var leftOut = []exclusion{
 	{"engine", "TestMixedStreamsArriveByEveryRoute/zero-copy_from_16_KiB", []string{"6.1", "6.12"}, "expects gathers from registered buffers, of 6.15"},
 	{"engine", "TestHeaderAndBodyAreOneSendFromFixedVectors", []string{"6.1", "6.12"}, "expects gathers from registered buffers, of 6.15"},
 	{"engine", "TestInputLimitStopsThePeerUntilTheHandlerConsumes", []string{"6.1"}, "6.1 receives for another turn before a cancelled receive ends"},
-
-	{"kernels", "TestKTLSConnectionFallsBackToCopies", []string{"6.1", "6.12", "6.18", "7.2"}, "engine: its copies have MSG_WAITALL, which kTLS refuses too"},
 }
