@@ -64,13 +64,17 @@ func (l *loop) abort(c *Conn, why error) {
 	}
 	c.state, c.err = connAborting, why
 	c.dropInput()
-	if c.requests() {
-		e := l.sqe()
-		e.PrepCancelFD(c.fd)
-		e.UserData = userData(kindIgnored, requestID{})
+	if c.sending != nil {
+		l.cancel(userData(kindSend, c.sending.id))
+	}
+	if c.recv == recvArmed {
+		l.cancel(userData(kindRecv, c.id))
+	}
+	if c.polling {
+		l.cancel(userData(kindPoll, c.id))
 	}
 	if c.reading {
-		l.cancel(userData(kindRead, c.id)) // it is not on the socket, and may wait for a disk
+		l.cancel(userData(kindRead, c.id))
 	}
 	l.aborting = append(l.aborting, c)
 }

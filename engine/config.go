@@ -22,7 +22,7 @@ type Config struct {
 	ArenaSize int
 	// Policy says when sends are zero-copy. The zero value decides by kernel and by path.
 	Policy zc.Policy
-	// CopyOnly permits kernels without SEND_ZC; no send is zero-copy then.
+	// CopyOnly permits kernels without SEND_ZC, down to 5.10; no send is zero-copy then.
 	CopyOnly bool
 	// SQPoll has a kernel thread take submissions: no system call in the steady state, for
 	// one more core of each loop.

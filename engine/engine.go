@@ -35,7 +35,9 @@ type Engine struct {
 // New makes an engine, whose loops run from now on. End it with Run or Shutdown.
 //
 // Errors match ring.ErrUnsupported, ring.ErrForbidden or ring.ErrMemlock where they apply.
-func New(c Config) (*Engine, error) {
+func New(c Config) (*Engine, error) { return newOn(kernel.Running{}, c) }
+
+func newOn(sys kernel.System, c Config) (*Engine, error) {
 	cfg, err := c.withDefaults()
 	if err != nil {
 		return nil, err
@@ -44,19 +46,15 @@ func New(c Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := caps.Require("provided-buffer rings", "multishot accept", "multishot receive"); err != nil {
-		return nil, err
-	}
-	if err := caps.Require("SEND_ZC"); err != nil && !cfg.CopyOnly {
-		return nil, err
-	}
 	if cfg.CopyOnly {
 		cfg.Policy = zc.Policy{Mode: zc.Off}
+	} else if err := caps.Require("SEND_ZC", "multishot receive"); err != nil {
+		return nil, err
 	}
 	var major, minor int
 	_, _ = fmt.Sscanf(caps.Kernel, "%d.%d", &major, &minor) // 0.0 takes the careful default
 	e := &Engine{
-		cfg: cfg, caps: caps, sys: kernel.Running{}, stopped: make(chan struct{}), usage: caps.UsageReport,
+		cfg: cfg, caps: caps, sys: sys, stopped: make(chan struct{}), usage: caps.UsageReport,
 		can: zc.Kernel{SendZC: caps.SendZC, FixedVectors: caps.FixedVectors, Threshold: zc.DefaultThreshold(major, minor)},
 	}
 	for size := cfg.ArenaSize; ; {

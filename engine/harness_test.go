@@ -113,7 +113,7 @@ func startEngine(tb testing.TB, cfg Config) *Engine {
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Hour
 	}
-	e, err := New(cfg)
+	e, err := newOn(testSystem(), cfg)
 	if errors.Is(err, ring.ErrUnsupported) {
 		tb.Skip(err)
 	}

@@ -131,11 +131,12 @@ func (l *loop) armAccept(ll *loopListener) {
 	if ll.armed || ll.closing || room <= 0 || l.acceptAt != 0 {
 		return
 	}
-	ll.armed, ll.multishot = true, room > cqEntries
+	ll.armed, ll.multishot = true, l.multishot() && room > cqEntries
 	e := l.sqe()
-	e.PrepAcceptMultishot(ll.fd, sockFlags)
-	if !ll.multishot {
-		e.IoPrio &^= ring.AcceptMultishot
+	if ll.multishot {
+		e.PrepAcceptMultishot(ll.fd, sockFlags)
+	} else {
+		e.PrepAccept(ll.fd, sockFlags)
 	}
 	e.UserData = userData(kindAccept, ll.id)
 }
@@ -155,7 +156,7 @@ func (l *loop) limitAccept() {
 	}
 }
 
-// accepted takes a completion of a multishot accept.
+// accepted takes a completion of an accept.
 func (l *loop) accepted(e *ring.CQE) {
 	_, id := unpack(e.UserData)
 	ll := l.listeners.get(id)

@@ -26,7 +26,8 @@ type loop struct {
 
 	sys      kernel.System
 	ring     kernel.Ring
-	recvRing kernel.BufRing
+	recvRing kernel.BufRing // nil where the kernel has none
+	scratch  []byte         // and then for what a receive takes
 	arena    *bufreg.Registry
 	cache    *bufreg.Cache
 	wakeFD   int
@@ -79,6 +80,9 @@ func (l *loop) open() (err error) {
 		l.freed.Store(true)
 		l.wake()
 	})
+	if !l.multishot() {
+		l.scratch = make([]byte, recvBufferSize)
+	}
 	l.armWake()
 	return nil
 }
@@ -212,11 +216,16 @@ func (l *loop) wake() {
 	}
 }
 
-// armWake has each write to the eventfd post a completion. Its counter is never read: the
-// poll is edge-triggered, and each write is an edge.
+// armWake has each write to the eventfd post a completion. Its counter is not read where one
+// poll sees every write as an edge, and reset before a poll that sees a level.
 func (l *loop) armWake() {
 	e := l.sqe()
-	e.PrepPollMultishot(l.wakeFD, pollIn)
+	if l.multishot() {
+		e.PrepPollMultishot(l.wakeFD, pollIn)
+	} else {
+		l.sys.ResetEvent(l.wakeFD)
+		e.PrepPoll(l.wakeFD, pollIn)
+	}
 	e.UserData = userData(kindWake, requestID{})
 }
 

@@ -13,7 +13,7 @@ type recvState uint8
 
 const (
 	recvIdle       recvState = iota // none: paused, ended, or waiting to be armed again
-	recvArmed                       // a multishot receive is in flight
+	recvArmed                       // a multishot receive is in flight, or a poll before a receive
 	recvCancelling                  // in flight, and asked to end
 )
 
@@ -23,7 +23,14 @@ type arrival struct {
 	buffer uint16
 	n      int
 	eof    bool
+	ready  bool // the data is still in the socket
 }
+
+// multishot reports whether one request accepts many connections, and one receives for ever
+// into buffers that the kernel picks. Without it (before 6.0, for copy-only engines) accepts
+// are one at a time, and a poll says when to receive: a receive in flight would hold a
+// buffer for each idle connection.
+func (l *loop) multishot() bool { return l.recvRing != nil }
 
 // armRecv starts receiving, unless input is at its limit or at its end.
 func (l *loop) armRecv(c *Conn) {
@@ -34,17 +41,23 @@ func (l *loop) armRecv(c *Conn) {
 		return // taken up again when the handler consumes
 	}
 	e := l.sqe()
-	e.PrepRecvMultishot(c.fd, recvGroup)
+	if l.multishot() {
+		e.PrepRecvMultishot(c.fd, recvGroup)
+	} else {
+		e.PrepPoll(c.fd, pollIn)
+	}
 	e.UserData = userData(kindRecv, c.id)
 	c.recv = recvArmed
 }
 
-// received takes a completion of a multishot receive.
+// received takes a completion of a receive, or of the poll before one.
 func (l *loop) received(c *Conn, e *ring.CQE) {
 	if !e.More() {
 		c.recv = recvIdle
 	}
 	switch errno := syscall.Errno(-e.Res); {
+	case e.Res > 0 && !l.multishot():
+		l.arrivals = append(l.arrivals, arrival{c: c, ready: true})
 	case e.Res > 0:
 		l.stats.BytesReceived += uint64(e.Res)
 		l.arrivals = append(l.arrivals, arrival{c: c, buffer: e.BufferID(), n: int(e.Res)})
@@ -77,6 +90,8 @@ func (l *loop) deliver() {
 		switch {
 		case a.eof:
 			l.endOfStream(a.c)
+		case a.ready:
+			l.receive(a.c)
 		default:
 			a.c.activeAt = l.now
 			if a.c.state == connOpen {
@@ -88,7 +103,9 @@ func (l *loop) deliver() {
 	if len(l.arrivals) > 0 {
 		clear(l.arrivals)
 		l.arrivals = l.arrivals[:0]
-		l.recvRing.Publish()
+		if l.multishot() {
+			l.recvRing.Publish()
+		}
 	}
 	for i := 0; i < len(l.writable); i++ {
 		if c := l.writable[i]; c.state == connOpen {
@@ -113,6 +130,28 @@ func (l *loop) deliver() {
 	}
 	clear(l.rearm)
 	l.rearm = l.rearm[:0]
+}
+
+// receive takes what a readable socket holds, up to a buffer of it: the next poll tells of
+// the rest.
+func (l *loop) receive(c *Conn) {
+	if c.state >= connAborting {
+		return
+	}
+	n, errno := l.sys.Recv(c.fd, l.scratch)
+	switch {
+	case n > 0:
+		l.stats.BytesReceived += uint64(n)
+		c.activeAt = l.now
+		if c.state == connOpen {
+			l.present(c, l.scratch[:n])
+		}
+	case errno == 0:
+		l.endOfStream(c)
+	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+	default:
+		l.abort(c, fmt.Errorf("receive: %w", errno))
+	}
 }
 
 // present gives the handler its unconsumed input together with p, and keeps the rest.

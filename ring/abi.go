@@ -252,9 +252,10 @@ const (
 
 // Features that io_uring_setup returns.
 const (
-	FeatSingleMmap = 1 << 0
-	FeatNoDrop     = 1 << 1
-	FeatExtArg     = 1 << 8
+	FeatSingleMmap     = 1 << 0
+	FeatNoDrop         = 1 << 1
+	FeatSQPollNonFixed = 1 << 7
+	FeatExtArg         = 1 << 8
 )
 
 // Flags in the submission ring.

@@ -53,11 +53,17 @@ func (e *SQE) PrepRecvSelect(fd int, group uint16, n uint32) {
 	e.Opcode, e.FD, e.Flags, e.BufIndex, e.Len = OpRecv, int32(fd), SQEBufferSelect, group, n
 }
 
+// PrepAccept prepares one accept(2).
+func (e *SQE) PrepAccept(fd int, sockFlags uint32) {
+	e.Opcode, e.FD, e.OpFlags = OpAccept, int32(fd), sockFlags
+}
+
 // PrepAcceptMultishot prepares an accept that posts a completion for every connection,
 // until it ends with a completion without [CQEMore] (5.19). sockFlags are SOCK_NONBLOCK
 // and SOCK_CLOEXEC; the latter must be off for direct descriptors.
 func (e *SQE) PrepAcceptMultishot(fd int, sockFlags uint32) {
-	e.Opcode, e.FD, e.IoPrio, e.OpFlags = OpAccept, int32(fd), AcceptMultishot, sockFlags
+	e.PrepAccept(fd, sockFlags)
+	e.IoPrio = AcceptMultishot
 }
 
 // IntoDirect has an accept put the new socket into the ring's table of direct

@@ -108,6 +108,9 @@ func New(c Config) (*Ring, error) {
 		return nil, setupError(fmt.Sprintf("io_uring_setup(%d entries, %d completions)", c.Entries, c.CQEntries), errno)
 	}
 	r := &Ring{fd: fd, enterFD: fd, setup: p.Flags, features: p.Features}
+	if c.SQPoll && p.Features&FeatSQPollNonFixed == 0 {
+		return nil, errors.Join(&UnsupportedError{Feature: "submission by a kernel thread", Since: "5.11"}, r.Close())
+	}
 	if err := r.mapRings(&p); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}

@@ -54,7 +54,15 @@ func (r *Ring) SubmitAndWait(min uint32, timeout time.Duration) error {
 	}
 	var arg unsafe.Pointer
 	var size uintptr
-	if min > 0 && timeout > 0 && r.features&FeatExtArg != 0 {
+	if min > 0 && timeout > 0 && r.features&FeatExtArg == 0 {
+		// Before 5.11 the call takes no limit, but the ring can be polled.
+		r.enters++
+		if errno := enter(r.enterFD, submit, 0, flags|r.enterFlags, nil, 0); errno != 0 || r.Ready() >= int(min) {
+			return enterError(errno)
+		}
+		return enterError(pollReadable(r.fd, timeout))
+	}
+	if min > 0 && timeout > 0 {
 		r.scratch.ts = Timespec{Sec: int64(timeout / time.Second), Nsec: int64(timeout % time.Second)}
 		r.scratch.arg.Ts = uint64(uintptr(unsafe.Pointer(&r.scratch.ts)))
 		arg, size = unsafe.Pointer(&r.scratch.arg), unsafe.Sizeof(r.scratch.arg)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,15 @@ func enter(fd int, submit, min, flags uint32, arg unsafe.Pointer, size uintptr) 
 // enterRaw does not wait for anything, and the scheduler is not told.
 func enterRaw(fd int, submit, flags uint32) syscall.Errno {
 	_, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), 0, uintptr(flags), 0, 0)
+	return errno
+}
+
+// pollReadable waits until fd is readable or the time is over.
+func pollReadable(fd int, timeout time.Duration) syscall.Errno {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	ts := unix.NsecToTimespec(int64(timeout))
+	_, err := unix.Ppoll(fds, &ts, nil)
+	errno, _ := err.(syscall.Errno)
 	return errno
 }
 

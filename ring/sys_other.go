@@ -5,6 +5,7 @@ package ring
 import (
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -18,6 +19,8 @@ func enter(int, uint32, uint32, uint32, unsafe.Pointer, uintptr) syscall.Errno {
 }
 
 func enterRaw(int, uint32, uint32) syscall.Errno { return syscall.ENOSYS }
+
+func pollReadable(int, time.Duration) syscall.Errno { return syscall.ENOSYS }
 
 func register(int, uint32, unsafe.Pointer, uint32) (int, syscall.Errno) { return -1, syscall.ENOSYS }
 

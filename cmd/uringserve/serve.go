@@ -62,7 +62,7 @@ Needs Linux 6.0 or later and permission to use io_uring.`,
 	fl.IntSliceVar(&f.cpus, "cpus", nil, "processors to pin the loops to, for example 0,1 (default: not pinned)")
 	fl.StringVar(&f.threshold, "zc-threshold", "auto", "zero-copy from this many `bytes`, on every path; auto: by kernel, and not to peers on this host; off: never")
 	fl.StringVar(&f.arena, "arena", "", "registered memory, for example 256MiB (default 64MiB, or what RLIMIT_MEMLOCK allows)")
-	fl.BoolVar(&f.copyOnly, "copy-only", false, "run on kernels without SEND_ZC (before 6.0), without zero-copy")
+	fl.BoolVar(&f.copyOnly, "copy-only", false, "run on kernels without SEND_ZC (5.10 to 5.19), without zero-copy")
 	fl.BoolVar(&f.sqpoll, "sqpoll", false, "have a kernel thread take submissions: no system calls, one more processor for each loop")
 	fl.DurationVar(&f.recheck, "recheck", httpd.DefaultRecheck, "how long a replaced file may still be served from its open descriptor")
 	fl.DurationVar(&f.stall, "write-stall", 30*time.Second, "reset a connection whose peer takes no bytes for this long")
@@ -174,7 +174,7 @@ func explain(err error) error {
 	case errors.Is(err, syscall.ENOMEM):
 		return fmt.Errorf("%w; ask for less with --arena", err)
 	case errors.Is(err, ring.ErrUnsupported):
-		return fmt.Errorf("%w; --copy-only serves without zero-copy where only SEND_ZC is missing", err)
+		return fmt.Errorf("%w; --copy-only serves without zero-copy, from Linux 5.10 on", err)
 	}
 	return err
 }

@@ -38,12 +38,18 @@ type System interface {
 	// Now is the time.
 	Now() time.Time
 	// Open makes a ring on the calling thread, registers the arena with it, and provides
-	// receive buffers to it as the given group.
+	// receive buffers to it as the given group. A kernel without multishot accepts and
+	// receives (before 6.0) returns no BufRing, and sockets are read by Recv.
 	Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (Ring, BufRing, error)
 	// EventFD makes a counter whose increments a poll of the ring sees.
 	EventFD() (fd int, err error)
 	// Wake increments it, from any goroutine.
 	Wake(fd int)
+	// ResetEvent sets it to zero.
+	ResetEvent(fd int)
+	// Recv receives what a socket holds, up to len(p), without waiting; 0 without an error is
+	// the end of the stream.
+	Recv(fd int, p []byte) (int, syscall.Errno)
 	// Close closes a descriptor.
 	Close(fd int)
 	// ShutdownWrite ends a socket's outgoing stream.

@@ -23,11 +23,18 @@ func (Running) Now() time.Time { return time.Now() }
 
 // Open makes a ring.
 func (Running) Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (Ring, BufRing, error) {
+	caps, err := ring.Probe()
+	if err != nil {
+		return nil, nil, err
+	}
 	r, err := ring.New(c)
 	if err != nil {
 		return nil, nil, err
 	}
 	if err = arena.Attach(r); err == nil {
+		if caps.Require("provided-buffer rings", "multishot accept", "multishot receive") != nil {
+			return r, nil, nil
+		}
 		var b *ring.BufRing
 		if b, err = r.NewBufRing(group, buffers, size); err == nil {
 			return r, b, nil
@@ -45,6 +52,21 @@ func (Running) EventFD() (int, error) {
 func (Running) Wake(fd int) {
 	one := [8]byte{1}
 	_, _ = unix.Write(fd, one[:]) // fails only when the counter is full, and then a wake-up is pending
+}
+
+// ResetEvent reads an eventfd.
+func (Running) ResetEvent(fd int) {
+	var count [8]byte
+	_, _ = unix.Read(fd, count[:]) // fails when the counter is zero already
+}
+
+// Recv is recv(2) with MSG_DONTWAIT.
+func (Running) Recv(fd int, p []byte) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
 }
 
 // Close closes a descriptor.

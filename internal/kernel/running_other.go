@@ -30,6 +30,12 @@ func (Running) EventFD() (int, error) { return -1, ring.ErrUnsupported }
 // Wake does nothing.
 func (Running) Wake(int) {}
 
+// ResetEvent does nothing.
+func (Running) ResetEvent(int) {}
+
+// Recv fails.
+func (Running) Recv(int, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+
 // Close does nothing.
 func (Running) Close(int) {}
 

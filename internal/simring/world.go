@@ -280,3 +280,9 @@ func (w *World) socket(fd int, what string) *Socket {
 	}
 	return s
 }
+
+// ResetEvent sets an eventfd to zero: a poll that waits for an edge does not look at it.
+func (w *World) ResetEvent(int) {}
+
+// Recv is for kernels without multishot receives, which this one is not.
+func (w *World) Recv(int, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
