@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/bufreg"
+	"sluice/internal/leak"
 	"sluice/zc"
 )
 
@@ -570,7 +571,7 @@ func TestSendingToAPeerThatIsGoneFails(t *testing.T) {
 }
 
 func TestAnEngineCanBeMadeAndEndedOverAndOver(t *testing.T) {
-	before := holdings()
+	before := leak.Now()
 	for range 20 {
 		e := startEngine(t, Config{Loops: 2, ArenaSize: bufreg.MaxBuffer})
 		k := connect(t, e, echo(), 0)
@@ -579,7 +580,7 @@ func TestAnEngineCanBeMadeAndEndedOverAndOver(t *testing.T) {
 		k.peer.Close()
 		wantNothingHeld(t, stopEngine(t, e))
 	}
-	if left := leaked(before); len(left) != 0 {
+	if left := leak.Since(before); len(left) != 0 {
 		t.Errorf("after Shutdown there is still %q", left)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bufreg"
+	"sluice/internal/leak"
 	"sluice/ring"
 	"sluice/zc"
 )
@@ -123,7 +124,7 @@ func TestAPinnedThreadIsNotLeftToOthers(t *testing.T) {
 }
 
 func TestPinningToACPUThatIsNotThereFails(t *testing.T) {
-	before := holdings()
+	before := leak.Now()
 	_, err := New(Config{Loops: 1, ArenaSize: 1 << 20, CPUs: []int{maxLoops - 1}})
 	if errors.Is(err, ring.ErrUnsupported) {
 		t.Skip(err)
@@ -131,7 +132,7 @@ func TestPinningToACPUThatIsNotThereFails(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "pin loop 0 to CPU 1023") {
 		t.Errorf("New: %v, want that it names the loop and the CPU", err)
 	}
-	if left := leaked(before); len(left) != 0 {
+	if left := leak.Since(before); len(left) != 0 {
 		t.Errorf("New failed and left %q behind", left)
 	}
 }

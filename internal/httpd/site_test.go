@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sluice/engine"
+	"sluice/internal/leak"
 )
 
 // patience is how long a test waits for what must happen before it calls it lost.
@@ -96,7 +97,7 @@ func (s *site) write(tb testing.TB, name string, data []byte) string {
 // openBelow counts the descriptors of this process that are files of the site.
 func (s *site) openBelow(tb testing.TB) (n int) {
 	tb.Helper()
-	for _, target := range openFiles() {
+	for _, target := range leak.Now().Files {
 		if rel, err := filepath.Rel(s.dir, target); err == nil && filepath.IsLocal(rel) && rel != "." {
 			n++
 		}
