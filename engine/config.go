@@ -49,7 +49,7 @@ type Config struct {
 	InputLimit int
 
 	// WriteStall is how long queued or pinned bytes may see no progress before the connection
-	// is reset. It is also the sockets' TCP_USER_TIMEOUT. Zero means 30 s.
+	// is reset. The sockets' TCP_USER_TIMEOUT is twice as long. Zero means 30 s.
 	WriteStall time.Duration
 	// IdleTimeout ends a connection that neither sends nor receives. Zero means 75 s;
 	// negative means never.

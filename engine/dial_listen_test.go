@@ -98,6 +98,13 @@ func TestListeningOnIPv6Works(t *testing.T) {
 	p.hear([]byte("hello"))
 }
 
+func TestAWriteStallBeyondWhatTheKernelCountsIsTaken(t *testing.T) {
+	e := newEngine(t, Config{WriteStall: 30 * 24 * time.Hour}) // in ms more than an int32 has
+	k := connect(t, e, echo(), 0)
+	k.peer.say([]byte("hello"))
+	k.peer.hear([]byte("hello"))
+}
+
 func TestAcceptedSocketsAreTuned(t *testing.T) {
 	e := newEngine(t, Config{WriteStall: 1234 * time.Millisecond})
 	for name, k := range map[string]*link{
@@ -109,7 +116,7 @@ func TestAcceptedSocketsAreTuned(t *testing.T) {
 			level, opt, value int
 		}{
 			{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-			{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1234},
+			{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2 * 1234},
 			{"SO_PROTOCOL", unix.SOL_SOCKET, unix.SO_PROTOCOL, unix.IPPROTO_TCP}, // not MPTCP
 		} {
 			if got, err := unix.GetsockoptInt(k.conn.fd, want.level, want.opt); err != nil || got != want.value {

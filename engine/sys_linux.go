@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"syscall"
 	"time"
 
@@ -21,17 +22,26 @@ const (
 	sockFlags = unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
 )
 
+// userTimeouts is TCP_USER_TIMEOUT in write stalls. The engine keeps its deadline to a quarter
+// of it, see stallLooks.
+const userTimeouts = 2
+
 func sysDup(fd int) (int, error) {
 	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	return n, err
 }
 
 // sysTune sets a connection's options, or a listener's, which accepted sockets inherit.
-func sysTune(fd int, userTimeout time.Duration) error {
+//
+// TCP_USER_TIMEOUT is for what the kernel alone still holds, after the close. While the
+// connection is open the engine's own deadline comes before it, because the kernel would
+// not say why: its ETIMEDOUT goes to whoever asks first, and the next one gets EPIPE.
+func sysTune(fd int, writeStall time.Duration) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return err
 	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
+	ms := min(userTimeouts*writeStall.Milliseconds(), math.MaxInt32)
+	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(ms))
 }
 
 func sysReusePort(_, _ string, c syscall.RawConn) (err error) {

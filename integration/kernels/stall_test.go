@@ -5,7 +5,6 @@ package kernels
 import (
 	"errors"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -35,7 +34,7 @@ func TestPinsOfAPeerThatStopsReadingEndByWriteStall(t *testing.T) {
 		s.sizes = rest
 		s.Writable(c)
 	})
-	if err := s.end(); !stalled(err) {
+	if err := s.end(); !errors.Is(err, engine.ErrStalled) {
 		t.Errorf("the connection ended with %v", err)
 	}
 	eventually(t, "the leases return", func() bool {
@@ -49,10 +48,4 @@ func TestPinsOfAPeerThatStopsReadingEndByWriteStall(t *testing.T) {
 	if got.Bytes >= first {
 		t.Errorf("the peer took %d bytes: more than its window", got.Bytes)
 	}
-}
-
-// stalled accepts what the kernel makes of a stall too: TCP_USER_TIMEOUT is as long as
-// WriteStall, and either may notice first.
-func stalled(err error) bool {
-	return errors.Is(err, engine.ErrStalled) || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EPIPE)
 }
