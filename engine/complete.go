@@ -162,7 +162,7 @@ func (l *loop) sendNotified(op *sendOp, e *ring.CQE) {
 	}
 	c := op.conn
 	c.notifying--
-	c.activeAt = l.now
+	c.takenAt, c.activeAt = l.now, l.now
 	l.unpin(op)
 	for _, b := range op.bufs[:op.segs] {
 		b.Release()

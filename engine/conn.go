@@ -84,6 +84,7 @@ type Conn struct {
 	// Deadlines.
 	timer     timer
 	activeAt  int64 // when bytes last moved in either direction
+	takenAt   int64 // when the peer last took bytes, as far as is known, or began to have some to take
 	acked     uint64
 	userUntil int64 // SetDeadline; 0: none
 	closeBy   int64 // end of the linger; 0: none

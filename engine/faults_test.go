@@ -357,3 +357,43 @@ func TestADeadlineOfOneDoesNotTouchAnother(t *testing.T) {
 		}
 	}
 }
+
+// TestAPeerThatTalksButNeverReadsIsGivenUp has something happen on the connection all the
+// time, in a direction that frees nothing.
+func TestAPeerThatTalksButNeverReadsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for _, p := range policies {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			e := newEngine(t, Config{Policy: p.policy, WriteStall: stall})
+			k := connect(t, e, &handler{}, 4096)
+			since := time.Now()
+			k.do(func(c *Conn) { limitSendBuffer(t, c); sendPieces(t, c, 0, 1<<20, 3) })
+			go func() {
+				for err := error(nil); err == nil; time.Sleep(stall / 20) {
+					_, err = k.peer.Write([]byte("x"))
+				}
+			}()
+			k.endsByStall(since)
+		})
+	}
+}
+
+// TestSendingMoreToAPeerThatTakesNothingIsNoProgress has the socket accept small sends for longer
+// than the deadline, while an earlier one is pinned.
+func TestSendingMoreToAPeerThatTakesNothingIsNoProgress(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, Config{Policy: everything, WriteStall: stall})
+	k := connect(t, e, &handler{}, 0)
+	k.peer.vanish()
+	since := time.Now()
+	for len(k.ended) == 0 && time.Since(since) < stallAtMost {
+		k.do(func(c *Conn) {
+			if c.state == connOpen {
+				sendPieces(t, c, 0, 100, 1)
+			}
+		})
+		time.Sleep(stall / 20)
+	}
+	k.endsByStall(since)
+}

@@ -181,7 +181,7 @@ func (l *loop) readShort(c *Conn, f *fileItem) {
 
 // fileRead takes the completion of a read.
 func (l *loop) fileRead(c *Conn, e *ring.CQE) {
-	c.reading, c.activeAt = false, l.now // the peer had nothing to take meanwhile
+	c.reading, c.takenAt = false, l.now // the peer may have had nothing to take meanwhile
 	at := 0
 	for !c.queue.at(at).filling {
 		at++

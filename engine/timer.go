@@ -94,9 +94,9 @@ func (c *Conn) overdue() error {
 	if c.outstanding() {
 		// A send of many bytes completes once; what moved meanwhile only the socket knows.
 		if acked, _ := l.sys.BytesAcked(c.fd); acked != c.acked {
-			c.acked, c.activeAt = acked, l.now
+			c.acked, c.takenAt, c.activeAt = acked, l.now, l.now
 		}
-		if l.now >= c.activeAt+int64(l.cfg.WriteStall) {
+		if l.now >= c.takenAt+int64(l.cfg.WriteStall) {
 			return ErrStalled
 		}
 		return nil
@@ -123,7 +123,7 @@ func (c *Conn) canIdle() bool { return c.loop.cfg.IdleTimeout > 0 && c.state == 
 // when there were none, and moves the timer at most once a look: idle connections have no
 // looks, busy ones few.
 func (c *Conn) watch() {
-	c.activeAt = c.loop.now
+	c.takenAt, c.activeAt = c.loop.now, c.loop.now
 	c.schedule(c.loop.now + int64(c.loop.cfg.WriteStall)/stallLooks)
 }
 
@@ -132,7 +132,7 @@ func (c *Conn) nextLook() int64 {
 	l := c.loop
 	at := l.now + int64(time.Hour) // an idle connection without an idle timeout
 	if c.outstanding() {
-		at = min(l.now+int64(l.cfg.WriteStall)/stallLooks, c.activeAt+int64(l.cfg.WriteStall))
+		at = min(l.now+int64(l.cfg.WriteStall)/stallLooks, c.takenAt+int64(l.cfg.WriteStall))
 	} else {
 		if c.closeBy != 0 {
 			at = min(at, c.closeBy)
