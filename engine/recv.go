@@ -121,6 +121,7 @@ func (l *loop) deliver() {
 		c.resume = false
 		if c.state == connOpen && len(c.input) > 0 {
 			l.present(c, nil)
+			l.rearm = append(l.rearm, c)
 		}
 	}
 	l.resumed = slices.Delete(l.resumed, 0, n)
@@ -170,11 +171,9 @@ func (l *loop) present(c *Conn, p []byte) {
 			l.inputs.put(in)
 		}
 	}
-	switch {
-	case c.state != connOpen:
-	case len(c.input) < l.cfg.InputLimit:
-		l.armRecv(c)
-	case c.recv == recvArmed:
+	// A receive that has ended is armed only after everything that arrived was presented: the
+	// limit may be reached by then, and the kernel would fill all buffers before the cancel.
+	if c.state == connOpen && len(c.input) >= l.cfg.InputLimit && c.recv == recvArmed {
 		c.recv = recvCancelling
 		l.cancel(userData(kindRecv, c.id))
 	}
