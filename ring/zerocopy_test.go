@@ -209,11 +209,15 @@ func TestSendInsideRegisteredBufferIsBounded(t *testing.T) {
 // O_NONBLOCK must not turn a full socket into EAGAIN: a request waits by itself
 // (io_uring_prep_send(3): only MSG_DONTWAIT forbids it).
 func TestSendOnNonblockingSocketWaits(t *testing.T) {
-	const total = 32 << 20
+	// A request is polled 128 times at most, then it goes to a worker thread (APOLL_MAX_RETRY),
+	// where it may end short. A poll ends when a third of the socket's buffer is free.
+	const total, buffer = 4 << 20, 256 << 10
 	forEachKind(t, anySend, func(t *testing.T, k sendKind) {
 		d, mem := ringWith(t, total)
 		local, peer := tcpPair(t)
 		local.setNonblock()
+		local.setBuffer(unix.SO_SNDBUF, buffer)
+		peer.setBuffer(unix.SO_RCVBUF, buffer)
 		id := d.start(k.prep(t, local.fd, mem, unix.MSG_WAITALL, 0))
 		d.expectNone(id) // it neither fails nor ends short while nobody reads
 
