@@ -28,6 +28,8 @@ type slot struct {
 	index uint32 // page number in the arena
 	class class
 	debug slotDebug
+
+	private []byte // the memory of a private copy, which is a mapping of its own; else nil
 }
 
 // Bytes is the view's memory. It must not be used after the reference it came with is
@@ -104,7 +106,11 @@ func (b Buffer) Release() {
 			}
 		} else if b.s.state.CompareAndSwap(state, uint64(b.gen+1)<<32) {
 			b.s.debug.poison(b.s)
-			b.s.reg.put(b.s)
+			if b.s.private != nil {
+				b.s.reg.putPrivate(b.s)
+			} else {
+				b.s.reg.put(b.s)
+			}
 			return
 		}
 	}
@@ -118,6 +124,9 @@ func (b Buffer) Refs() int {
 
 // Addr is the address of the view's first byte, for a request to the kernel.
 func (b Buffer) Addr() uintptr { return uintptr(b.s.base) + uintptr(b.off) }
+
+// Registered reports whether the memory is the arena's, rather than a private copy's.
+func (b Buffer) Registered() bool { return b.s.private == nil }
 
 // Index is the index of the registered buffer that the view lies in.
 func (b Buffer) Index() uint16 { return uint16(uint64(b.s.index) << minShift / regionSize) }

@@ -16,11 +16,11 @@ type Cache struct {
 	// mu is the owner's, and costs it two atomic operations, until somebody is short of
 	// memory and takes what local holds. It is locked after Registry.mu.
 	mu    sync.Mutex
-	local [numClasses]localList
+	local [NumClasses]localList
 
 	returned stack        // released buffers that the owner has not sorted yet
 	waiting  atomic.Bool  // wake is owed
-	leased   atomic.Int64 // bytes of capacity
+	leased   byClass      // buffers
 	pinned   atomic.Int64 // bytes of views that the kernel has
 }
 
@@ -60,8 +60,17 @@ func (c *Cache) Lease(n int) (Buffer, error) {
 			return Buffer{}, ErrNoBuffers
 		}
 	}
-	c.leased.Add(int64(s.class.size()))
+	c.leased[s.class].Add(1)
 	return s.lease(c, n), nil
+}
+
+// Await promises a call of the wake function as after ErrNoBuffers, to an owner that leaves free
+// buffers to others.
+func (c *Cache) Await() {
+	c.reg.waiting.Add(1) // before the promise, see refill
+	if !c.waiting.CompareAndSwap(false, true) {
+		c.reg.waiting.Add(-1)
+	}
 }
 
 // refill finds a buffer of class cl or larger.
@@ -93,7 +102,7 @@ func (c *Cache) search(cl class) *slot {
 		return s
 	}
 	c.reg.reclaimLocked()
-	for k := cl; k < numClasses; k++ {
+	for k := cl; k < NumClasses; k++ {
 		if s := c.reg.takeLocked(k); s != nil {
 			return s
 		}

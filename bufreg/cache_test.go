@@ -35,8 +35,8 @@ func TestReleaseOnAnotherGoroutineComesBackToTheOwnersCache(t *testing.T) {
 		first.Release()
 		second.Release()
 	})
-	if want := int64(len(held) * MinBuffer); c.leased.Load() != want {
-		t.Errorf("the owner counts %d bytes as leased, want %d", c.leased.Load(), want)
+	if got := c.leased[0].Load(); got != int64(len(held)) {
+		t.Errorf("the owner counts %d buffers as leased, want %d", got, len(held))
 	}
 	free := r.Stats().Free
 	third, fourth := lease(t, c, 100), lease(t, c, 100)
@@ -266,7 +266,7 @@ func TestACacheKeepsNoMoreThanItsLimit(t *testing.T) {
 		releaseAll(bufs)
 	}
 	lease(t, c, MaxBuffer).Release() // sorts what came back, and comes back itself
-	limit := int64(numClasses*c.limit + MaxBuffer)
+	limit := int64(NumClasses*c.limit + MaxBuffer)
 	if st := wantStats(t, r, 0); st.Cached > limit {
 		t.Errorf("an idle cache keeps %d bytes, want at most %d", st.Cached, limit)
 	}

@@ -11,7 +11,8 @@ const (
 	// MaxBuffer is also the size of a slab.
 	MaxBuffer = 1 << maxShift
 
-	numClasses = maxShift - minShift + 1
+	// NumClasses is the number of sizes: MinBuffer << 0 to MaxBuffer.
+	NumClasses = maxShift - minShift + 1
 )
 
 // class is an index into the size classes: class c holds buffers of MinBuffer << c bytes.

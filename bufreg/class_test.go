@@ -5,8 +5,8 @@ import "testing"
 func TestClassForIsTheSmallestThatFits(t *testing.T) {
 	check := func(n int) {
 		c := classFor(n)
-		if c >= numClasses {
-			t.Fatalf("classFor(%d) = %d: there are %d classes", n, c, numClasses)
+		if c >= NumClasses {
+			t.Fatalf("classFor(%d) = %d: there are %d classes", n, c, NumClasses)
 		}
 		if c.size() < n {
 			t.Fatalf("classFor(%d) = %d bytes: too small", n, c.size())
@@ -18,7 +18,7 @@ func TestClassForIsTheSmallestThatFits(t *testing.T) {
 	for n := range 3 * MinBuffer {
 		check(n)
 	}
-	for c := range class(numClasses) {
+	for c := range class(NumClasses) {
 		for d := -2; d <= 2; d++ {
 			if n := c.size() + d; n <= MaxBuffer {
 				check(n)
@@ -34,10 +34,10 @@ func TestClassesReachFromMinBufferToMaxBuffer(t *testing.T) {
 	if got := class(0).size(); got != MinBuffer {
 		t.Errorf("smallest class: %d bytes, want %d", got, MinBuffer)
 	}
-	if got := class(numClasses - 1).size(); got != MaxBuffer {
+	if got := class(NumClasses - 1).size(); got != MaxBuffer {
 		t.Errorf("largest class: %d bytes, want %d", got, MaxBuffer)
 	}
-	for c := range class(numClasses) {
+	for c := range class(NumClasses) {
 		if got := c.perSlab() * c.size(); got != MaxBuffer {
 			t.Errorf("class %d fills %d bytes of a slab of %d", c, got, MaxBuffer)
 		}

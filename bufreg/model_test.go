@@ -71,7 +71,7 @@ func (m *model) step() {
 }
 
 func (m *model) lease() {
-	n := m.rng.IntN(MinBuffer<<min(m.rng.IntN(numClasses), m.rng.IntN(numClasses))) + 1 // mostly small
+	n := m.rng.IntN(MinBuffer<<min(m.rng.IntN(NumClasses), m.rng.IntN(NumClasses))) + 1 // mostly small
 	from := m.rng.IntN(len(m.from))
 	want, ok := m.expect(n)
 	b, err := m.from[from].Lease(n)
@@ -101,7 +101,7 @@ func (m *model) lease() {
 // expect is the class that a lease of n bytes must get: the smallest that fits of which
 // a buffer is free, or can be cut from a slab that nobody uses; and whether there is one.
 func (m *model) expect(n int) (class, bool) {
-	var free [numClasses]int
+	var free [NumClasses]int
 	whole := 0
 	used, cl := make([]int, len(m.r.slabs)), make([]class, len(m.r.slabs))
 	for l := range m.live {
@@ -117,7 +117,7 @@ func (m *model) expect(n int) (class, bool) {
 			free[cl[i]] += cl[i].perSlab() - used[i]
 		}
 	}
-	for c := classFor(n); c < numClasses; c++ {
+	for c := classFor(n); c < NumClasses; c++ {
 		if free[c] > 0 || whole > 0 {
 			return c, true
 		}
@@ -292,7 +292,7 @@ func TestConcurrentLeasesNeverOverlap(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(l), 2))
 			var held []owned
 			for i := range leases {
-				n := 8 + rng.IntN(MinBuffer<<min(rng.IntN(numClasses), rng.IntN(numClasses))-8)
+				n := 8 + rng.IntN(MinBuffer<<min(rng.IntN(NumClasses), rng.IntN(NumClasses))-8)
 				b, err := c.Lease(n)
 				if err != nil { // exhausted: give back, and let others
 					for _, o := range held {

@@ -36,11 +36,13 @@ type Registry struct {
 	mu        sync.Mutex
 	slabs     []slab
 	freeSlabs []uint32                 // slabs that serve no class
-	partial   [numClasses][]uint32     // slabs of a class with a free buffer, unordered
+	partial   [NumClasses][]uint32     // slabs of a class with a free buffer, unordered
 	freeBytes int64                    // in free slabs and in the slabs' free buffers
 	caches    atomic.Pointer[[]*Cache] // replaced, never changed
 	waiting   atomic.Int32             // caches that wait for a return
-	direct    atomic.Int64             // bytes leased from the Registry itself
+	direct    byClass                  // buffers leased from the Registry itself
+
+	private atomic.Int64 // bytes of private copies
 
 	home *ring.Ring // holds the registration that is cloned; nil where it cannot be
 }
@@ -136,6 +138,9 @@ func (r *Registry) Close() error {
 	if out := int64(len(r.mem)) - r.freeBytes; out != 0 {
 		return fmt.Errorf("close the arena: %d bytes are still leased, with %d in sends that the kernel has", out, r.pinned())
 	}
+	if n := r.private.Load(); n != 0 {
+		return fmt.Errorf("close the arena: %d bytes of private copies are still leased", n)
+	}
 	if r.mem == nil {
 		return nil
 	}
@@ -155,9 +160,9 @@ func (r *Registry) Lease(n int) (Buffer, error) {
 	if n < 0 || n > MaxBuffer {
 		return Buffer{}, fmt.Errorf("lease %d bytes: %w", n, ErrTooLarge)
 	}
-	for c := classFor(n); c < numClasses; c++ {
+	for c := classFor(n); c < NumClasses; c++ {
 		if s := r.takeOne(c); s != nil {
-			r.direct.Add(int64(c.size()))
+			r.direct[c].Add(1)
 			return s.lease(nil, n), nil
 		}
 	}
@@ -263,12 +268,11 @@ func (r *Registry) reclaimLocked() {
 
 // put returns a piece whose last reference went, from any goroutine.
 func (r *Registry) put(s *slot) {
-	size := int64(s.class.size())
 	if c := s.home; c != nil {
-		c.leased.Add(-size)
+		c.leased[s.class].Add(-1)
 		c.returned.push(s)
 	} else {
-		r.direct.Add(-size)
+		r.direct[s.class].Add(-1)
 		r.mu.Lock()
 		r.giveLocked(s)
 		r.mu.Unlock()
@@ -301,14 +305,44 @@ type Stats struct {
 	Cached int64 // free, kept by a loop or on its way back
 	Leased int64
 	Pinned int64 // sum over sends that the kernel has not finished, in bytes of the views; a shared buffer counts for each
+
+	Private int64 // bytes of private copies, which are not the arena's
+
+	LeasedByClass [NumClasses]int64 // of Leased, by the size of the piece: MinBuffer << i
+}
+
+// byClass counts buffers of each class.
+type byClass [NumClasses]atomic.Int64
+
+func (n *byClass) addTo(st *Stats) {
+	for c := range n {
+		bytes := n[c].Load() * int64(class(c).size())
+		st.LeasedByClass[c] += bytes
+		st.Leased += bytes
+	}
+}
+
+// Size is the arena's size in bytes.
+func (r *Registry) Size() int64 { return int64(len(r.mem)) }
+
+// Leased is the number of bytes that are leased now. It takes no lock.
+func (r *Registry) Leased() int64 {
+	var st Stats
+	r.addLeased(&st)
+	return st.Leased
+}
+
+func (r *Registry) addLeased(st *Stats) {
+	r.direct.addTo(st)
+	for _, c := range *r.caches.Load() {
+		c.leased.addTo(st)
+	}
 }
 
 // Stats reads the counters. They are exact when nothing moves, and each is exact by itself.
 func (r *Registry) Stats() Stats {
-	st := Stats{Leased: r.direct.Load(), Pinned: r.pinned()}
-	for _, c := range *r.caches.Load() {
-		st.Leased += c.leased.Load()
-	}
+	st := Stats{Pinned: r.pinned(), Private: r.private.Load()}
+	r.addLeased(&st)
 	r.mu.Lock()
 	st.Total, st.Free = int64(len(r.mem)), r.freeBytes
 	r.mu.Unlock()

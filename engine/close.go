@@ -126,6 +126,7 @@ func (l *loop) endConns() {
 	l.aborting = l.aborting[:0]
 	for i := 0; i < len(l.ended); i++ {
 		c := l.ended[i]
+		c.endReports()
 		c.handler.Closed(c, c.err)
 	}
 	clear(l.ended)

@@ -93,11 +93,15 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 	}
 	c := op.conn
 	c.sending, c.queue.inFlight = nil, 0
+	op.done = l.now
+	fate := ByRoute
 	if o.Recycle {
 		l.unpin(op)
 	} else {
 		c.notifying++
+		fate = Awaited
 	}
+	c.trail.settle(op.trail, o.Bytes, fate, 0)
 	accepted := int(o.Bytes)
 	for _, b := range op.bufs[:op.segs] {
 		if accepted >= b.Len() {
@@ -118,6 +122,7 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 	}
 	if o.Bytes > 0 {
 		c.activeAt = l.now
+		c.reportSent(int(o.Bytes), op.Route, op.reason, fate)
 		l.stats.Sends.Add(op.Route, op.reason, uint64(o.Bytes))
 	}
 	if o.Next == zc.Resume && o.Bytes > 0 {
@@ -152,16 +157,23 @@ func (l *loop) sendNotified(op *sendOp, e *ring.CQE) {
 		l.stats.Sends.Stray++
 		return
 	}
+	fate := ZeroCopied
 	switch {
 	case !known:
 		l.stats.Sends.NotifiedUnknown++
+		fate = Unknown
 	case e.Copied():
 		l.stats.Sends.NotifiedCopied++
+		fate = CopiedByKernel
 	default:
 		l.stats.Sends.NotifiedZeroCopy++
 	}
+	delay := l.now - op.done
+	l.stats.NotifyDelay.Observe(delay)
 	c := op.conn
 	c.notifying--
+	c.trail.settle(op.trail, op.Sent, fate, delay)
+	c.reportNotified(op, fate, delay)
 	c.takenAt, c.activeAt = l.now, l.now
 	l.unpin(op)
 	for _, b := range op.bufs[:op.segs] {
@@ -185,6 +197,13 @@ func (l *loop) afterSend(c *Conn) {
 		l.stepAbort(c)
 		return
 	}
+	if c.demoting {
+		l.privatize(c)
+	}
+	if c.queue.len() == 0 {
+		l.stats.ResponseTime.Observe(l.now - c.queuedAt)
+	}
+	l.shareFreed()
 	if c.congested && c.queue.bytes < int64(l.cfg.LowWater) {
 		c.congested = false
 		l.writable = append(l.writable, c)

@@ -37,6 +37,15 @@ type Config struct {
 	// HighWater is the number of queued bytes above which a connection is Congested. Zero
 	// means 1 MiB: enough for the socket to stay busy between two turns.
 	HighWater int
+	// MaxPinned limits the bytes that zero-copy sends pin until the peer has taken them, for
+	// all loops together; each has an equal part. What goes beyond it is copied. Zero means three
+	// quarters of the arena.
+	MaxPinned int
+	// DemoteAfter is how long a connection may hold up the release of memory that it shares
+	// with others: fan-outs. When its peer has taken nothing for so long, what it has queued
+	// of that is copied into memory of its own. What its socket holds by zero-copy stays until
+	// WriteStall. Zero means never: the connection is reset at WriteStall.
+	DemoteAfter time.Duration
 	// LowWater is the number of queued bytes below which Writable is called after the
 	// connection was congested. Zero means a quarter of HighWater.
 	LowWater int
@@ -100,6 +109,15 @@ const (
 	// recvBuffers × recvBufferSize is a loop's memory for data that arrives: 2 MiB.
 	recvBuffers    = 512
 	recvBufferSize = 4096
+	// smallHold is what a connection may hold of the arena however short it is: some headers
+	// and small files.
+	smallHold = 8 << 10
+	// readsEnough and readsLately say which connections count as read: more than a peer's kernel
+	// takes without its program reading (tcp_rmem starts with 128 KiB), not long ago.
+	readsEnough = 1 << 20
+	readsLately = 500 * time.Millisecond
+	// turnSample is how many turns there are to one whose length is measured.
+	turnSample = 64
 	// acceptPause is how long accepting rests after EMFILE and its like.
 	acceptPause = 100 * time.Millisecond
 )
@@ -136,6 +154,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("low water %d, high water %d, queue limit %d: they must be positive and rise", c.LowWater, c.HighWater, c.MaxQueued)
 	case c.InputLimit < recvBufferSize:
 		return c, fmt.Errorf("an input limit of %d bytes: it must be at least %d, one receive", c.InputLimit, recvBufferSize)
+	case c.MaxPinned < 0 || c.DemoteAfter < 0:
+		return c, fmt.Errorf("at most %d pinned bytes, demotion after %v: they cannot be negative", c.MaxPinned, c.DemoteAfter)
 	case c.WriteStall < time.Millisecond || c.Linger < time.Millisecond || c.DrainTimeout < 0 || c.Spin < 0:
 		return c, fmt.Errorf("write stall %v, linger %v, drain %v, spin %v: a time must be positive", c.WriteStall, c.Linger, c.DrainTimeout, c.Spin)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"time"
 
 	"sluice/bufreg"
@@ -60,6 +61,7 @@ type Conn struct {
 	id      requestID // index in the loop's table, and generation
 	state   connState
 	sock    zc.Socket
+	peer    netip.AddrPort
 	err     error // why the connection is being aborted
 
 	// Sending.
@@ -68,11 +70,18 @@ type Conn struct {
 	notifying int     // sends between completion and notification
 	reading   bool    // a file read is in flight
 	polling   bool    // a wait for writability is in flight
-	linked    int     // bytes of zero-copy sends since the last that ended with MSG_EOR
-	copyOnce  bool    // the next send is a copy, for want of kernel memory
+	accepted  uint64  // bytes that the socket has taken, by any route
+	queuedAt  int64   // when the first byte was queued after none was
+	pins      zc.Account
+	trail     *trail    // last decisions; nil before the first
+	reports   []tracked // stretches of the stream that are told about when they have left
+	reported  uint64    // where the last of them ended
+	linked    int       // bytes of zero-copy sends since the last that ended with MSG_EOR
+	copyOnce  bool      // the next send is a copy, for want of kernel memory
 	congested bool
 	starved   bool // waits for a buffer or a send slot, and is listed for it
 	wantLease bool // the handler got ErrNoBuffers
+	demoting  bool // shared memory in the queue is to be copied when no send has it
 	dirty     bool // listed for this turn's flush
 
 	// Receiving.
@@ -97,6 +106,9 @@ func (c *Conn) Handler() Handler { return c.handler }
 // telling connections apart.
 func (c *Conn) FD() int { return c.fd }
 
+// RemoteAddr is the peer's address; the zero AddrPort for what is not IP.
+func (c *Conn) RemoteAddr() netip.AddrPort { return c.peer }
+
 // Now is the time, read once in each turn of the loop.
 func (c *Conn) Now() time.Time { return c.loop.clock }
 
@@ -106,7 +118,7 @@ func (c *Conn) Loop() int { return c.loop.id }
 // Lease takes n bytes of registered memory, at most bufreg.MaxBuffer, to fill and Send. On
 // ErrNoBuffers Writable is called when a buffer has returned.
 func (c *Conn) Lease(n int) (bufreg.Buffer, error) {
-	b, err := c.loop.cache.Lease(n)
+	b, err := c.loop.lease(c, n)
 	if err == ErrNoBuffers {
 		c.loop.stats.NoBuffers++
 		if c.state == connOpen {
@@ -167,6 +179,9 @@ func (c *Conn) admit(n int) error {
 	}
 	if !c.outstanding() {
 		c.watch()
+	}
+	if c.queue.len() == 0 {
+		c.queuedAt = c.loop.now
 	}
 	return nil
 }

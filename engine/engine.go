@@ -94,10 +94,19 @@ func (e *Engine) makeLoops(arena int) (err error) {
 	if e.reg, err = bufreg.New(arena); err != nil {
 		return err
 	}
+	size := e.reg.Size()
+	pins := int64(e.cfg.MaxPinned)
+	if pins > size {
+		return errors.Join(fmt.Errorf("at most %d pinned bytes in an arena of %d: lower MaxPinned, or raise ArenaSize", pins, size), e.reg.Close())
+	}
+	if pins == 0 {
+		pins = size / 4 * 3
+	}
 	e.loops = nil
 	begin := e.sys.Now()
 	for i := range e.cfg.Loops {
 		l := &loop{id: i, cfg: e.cfg, can: e.can, sys: e.sys, arena: e.reg, start: begin, done: make(chan struct{}), wakeFD: -1}
+		l.budget = zc.NewBudget(pins / int64(e.cfg.Loops))
 		if e.usage {
 			l.usage = ring.SendZCReportUsage
 		}
@@ -113,7 +122,7 @@ func (e *Engine) Caps() *ring.Caps { return e.caps }
 func (e *Engine) Loops() int { return len(e.loops) }
 
 // ArenaSize is the registered memory in bytes.
-func (e *Engine) ArenaSize() int { return int(e.reg.Stats().Total) }
+func (e *Engine) ArenaSize() int { return int(e.reg.Size()) }
 
 // Routes says, a line for each, which way bytes go and when.
 func (e *Engine) Routes() []string {

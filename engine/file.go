@@ -219,6 +219,8 @@ func (l *loop) sendfile(c *Conn, f *fileItem) {
 	case n > 0:
 		c.activeAt = l.now
 		l.stats.Sends.Add(zc.Sendfile, f.reason, uint64(n))
+		c.note(zc.Sendfile, f.reason, uint32(n))
+		c.reportSent(n, zc.Sendfile, f.reason, ByRoute)
 		c.queue.fileRead(f, int64(n))
 	case errno == syscall.EAGAIN:
 	case errno == syscall.EINTR:

@@ -100,7 +100,7 @@ func echo() *handler {
 	}
 }
 
-// startEngine makes an engine of one loop and 8 MiB, unless cfg says otherwise. It waits for
+// startEngine makes an engine of one loop and 16 MiB, unless cfg says otherwise. It waits for
 // ever for peers to close: a test that forgets to, or an engine that does not see it, fails.
 func startEngine(tb testing.TB, cfg Config) *Engine {
 	tb.Helper()
@@ -108,7 +108,7 @@ func startEngine(tb testing.TB, cfg Config) *Engine {
 		cfg.Loops = 1
 	}
 	if cfg.ArenaSize == 0 {
-		cfg.ArenaSize = 8 << 20
+		cfg.ArenaSize = 16 << 20
 	}
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Hour

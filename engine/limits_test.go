@@ -196,16 +196,19 @@ func TestNoBuffersIsFollowedByWritable(t *testing.T) {
 	}
 }
 
+// Half of the arena is for connections whose peers have shown that they read.
 func TestWriteSaysHowMuchItTookBeforeTheArenaWasUsedUp(t *testing.T) {
 	e := newEngine(t, Config{ArenaSize: bufreg.MaxBuffer})
 	k := connect(t, e, &handler{}, 0)
+	n := 0
 	k.do(func(c *Conn) {
-		n, err := c.Write(poolBytes(0, 3*bufreg.MaxBuffer))
-		if n != bufreg.MaxBuffer || !errors.Is(err, ErrNoBuffers) {
-			t.Errorf("wrote %d bytes and %v, want the whole arena of %d and ErrNoBuffers", n, err, bufreg.MaxBuffer)
+		var err error
+		n, err = c.Write(poolBytes(0, 3*bufreg.MaxBuffer))
+		if n < bufreg.MaxBuffer/2 || n >= bufreg.MaxBuffer || !errors.Is(err, ErrNoBuffers) {
+			t.Errorf("wrote %d bytes and %v, want half of an arena of %d, a buffer more, and ErrNoBuffers", n, err, bufreg.MaxBuffer)
 		}
 	})
-	k.peer.hear(poolBytes(0, bufreg.MaxBuffer))
+	k.peer.hear(poolBytes(0, n))
 }
 
 // TestManyConnectionsShareASmallArena starves them all over and over: a lost wake-up would

@@ -42,6 +42,9 @@ type loop struct {
 	sends       sendOps
 	fileItems   fileItemPool
 	inputs      inputPool
+	budget      zc.Budget
+	queued      int64 // bytes of memory in the queues of all connections
+	sharers     int   // starved connections that left memory to others
 	timers      timerHeap
 	listeners   table[loopListener]
 	acceptAt    int64 // when to accept again after an error; 0: accepting
@@ -49,17 +52,18 @@ type loop struct {
 	buffersFree bool // starved connections may try again
 
 	// Lists that one turn fills and empties.
-	batch    [256]ring.CQE
-	backlog  []ring.CQE
-	arrivals []arrival
-	dirty    []*Conn // have something to do in this turn's flush
-	later    []*Conn // and in the next turn's
-	writable []*Conn
-	resumed  []*Conn
-	rearm    []*Conn
-	starved  []*Conn
-	aborting []*Conn
-	ended    []*Conn
+	batch     [256]ring.CQE
+	backlog   []ring.CQE
+	arrivals  []arrival
+	dirty     []*Conn // have something to do in this turn's flush
+	later     []*Conn // and in the next turn's
+	writable  []*Conn
+	resumed   []*Conn
+	rearm     []*Conn
+	starved   []*Conn
+	aborting  []*Conn
+	ended     []*Conn
+	reporting []*Conn // have reports to tell, maybe
 
 	heavy    int // bytes that the next submission may copy or pin
 	draining bool
@@ -121,6 +125,7 @@ func (l *loop) turn() (drained bool) {
 	l.runPosted(l.inbox.take())
 	l.reap()
 	l.deliver()
+	l.report()
 	l.feedStarved()
 	l.expire()
 	l.flush()
@@ -145,7 +150,7 @@ func (l *loop) runPosted(p *posted) {
 
 // idle reports whether nothing is left to do before something happens.
 func (l *loop) idle() bool {
-	return len(l.dirty) == 0 && len(l.backlog) == 0 && len(l.ended) == 0 && len(l.aborting) == 0 && len(l.arrivals) == 0 &&
+	return len(l.dirty) == 0 && len(l.backlog) == 0 && len(l.ended) == 0 && len(l.aborting) == 0 && len(l.arrivals) == 0 && len(l.reporting) == 0 &&
 		len(l.resumed) == 0 && len(l.writable) == 0 && len(l.rearm) == 0 && !l.buffersFree && l.inbox.empty() && !l.freed.Load() && l.ring.Ready() == 0
 }
 
@@ -164,6 +169,9 @@ func (l *loop) enter() {
 	}
 	if l.cfg.Spin > 0 && l.spin() {
 		return
+	}
+	if l.stats.Turns%turnSample == 0 {
+		l.stats.TurnTime.Observe(int64(l.sys.Now().Sub(l.clock)))
 	}
 	l.sleeping.Store(true)
 	if l.inbox.empty() && !l.freed.Load() {
@@ -253,7 +261,10 @@ func (l *loop) feedStarved() {
 // adopt makes a connection of a connected socket, which the loop owns from here on.
 func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
 	c := &Conn{loop: l, fd: fd, activeAt: l.now, timer: timer{index: -1}}
-	c.sock.Local, c.sock.NoZC = l.sys.SocketFacts(fd)
+	facts := l.sys.SocketFacts(fd)
+	c.peer = facts.Peer
+	c.sock = zc.Socket{Local: facts.Local, NoZC: facts.NoZC}
+	c.queue.total = &l.queued
 	c.id = l.conns.put(c)
 	l.limitAccept()
 	l.stats.Accepted++

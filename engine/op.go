@@ -88,6 +88,11 @@ type sendOp struct {
 	id     requestID
 	conn   *Conn
 	reason zc.Reason
+	fresh  bool   // for the budget
+	trail  uint32 // place among the connection's decisions
+	from   uint64 // offset of its first byte in the stream
+	began  int64  // when it was submitted
+	done   int64  // when it completed
 	segs   int
 	bufs   [maxSegments]bufreg.Buffer // the submitted views
 	pins   [maxSegments]bufreg.Pin

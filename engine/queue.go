@@ -25,8 +25,9 @@ type sendQueue struct {
 	head     int
 	inFlight int
 	files    int
-	bytes    int64 // all queued bytes
-	memory   int64 // those that are in memory
+	bytes    int64  // all queued bytes
+	memory   int64  // those that are in memory
+	total    *int64 // the same of all queues of the loop
 }
 
 func (q *sendQueue) len() int { return len(q.items) - q.head }
@@ -84,7 +85,13 @@ func (q *sendQueue) account(it *item, sign int64) {
 	}
 	n := sign * int64(it.buf.Len())
 	q.bytes += n
+	q.hold(n)
+}
+
+// hold counts n more bytes of memory.
+func (q *sendQueue) hold(n int64) {
 	q.memory += n
+	*q.total += n
 }
 
 // shrink drops the first n bytes of the memory item at the head, which has more.
@@ -92,14 +99,14 @@ func (q *sendQueue) shrink(n int) {
 	it := q.at(0)
 	it.buf = it.buf.View(n, it.buf.Len()-n)
 	q.bytes -= int64(n)
-	q.memory -= int64(n)
+	q.hold(-int64(n))
 }
 
 // extend lengthens a memory item by n bytes that were written behind its view.
 func (q *sendQueue) extend(it *item, n int) {
 	it.buf = it.buf.Extend(n)
 	q.bytes += int64(n)
-	q.memory += int64(n)
+	q.hold(int64(n))
 }
 
 // fileRead moves n bytes of a file from "left" to what the caller does with them.

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"net/netip"
+	"time"
+
 	"sluice/bufreg"
 	"sluice/zc"
 )
@@ -19,11 +22,38 @@ type Stats struct {
 	NoBuffers     uint64 // leases refused because the arena was used up
 	RecvNoBuffers uint64 // receives that found no provided buffer, and were armed again
 	CQOverflows   uint64 // turns that found the completion queue overflowed
+	Demoted       uint64 // bytes copied so that shared memory could be released; see Config.DemoteAfter
 	Turns         uint64
 	Enters        uint64 // io_uring_enter calls
 	Arena         bufreg.Stats
 	CloseError    error // of closing a loop
+
+	// Now.
+	States    [NumConnStates]int // connections by state
+	Queued    int64              // bytes in the queues, of memory and of files
+	Starved   int                // connections that wait for memory or a send slot
+	Pinned    int64              // bytes of zero-copy sends that were not notified
+	MaxPinned int64              // their limit; see Config.MaxPinned
+	OldestPin Pin
+
+	NotifyDelay  zc.Histogram // from a zero-copy send's completion to its notification
+	ResponseTime zc.Histogram // from a queue's first byte until the socket has accepted all of it
+	TurnTime     zc.Histogram // of one turn in 64, without the wait at its end
 }
+
+// Pin is a zero-copy send that the kernel still reads.
+type Pin struct {
+	Age   time.Duration // since its submission; 0: there is none
+	Bytes int
+	Peer  netip.AddrPort
+}
+
+// NumConnStates is the number of states of a connection that is counted: in order open,
+// closing (sending what is queued), half-closed (waiting for the peer), aborting.
+const NumConnStates = int(connClosed)
+
+// ConnStates are the names of the states.
+var ConnStates = [NumConnStates]string{"open", "closing", "half-closed", "aborting"}
 
 func (s *Stats) merge(o *Stats) {
 	s.Conns += o.Conns
@@ -38,6 +68,20 @@ func (s *Stats) merge(o *Stats) {
 	s.NoBuffers += o.NoBuffers
 	s.RecvNoBuffers += o.RecvNoBuffers
 	s.CQOverflows += o.CQOverflows
+	s.Demoted += o.Demoted
+	s.Queued += o.Queued
+	s.Starved += o.Starved
+	s.Pinned += o.Pinned
+	s.MaxPinned += o.MaxPinned
+	for i, n := range o.States {
+		s.States[i] += n
+	}
+	if o.OldestPin.Age > s.OldestPin.Age {
+		s.OldestPin = o.OldestPin
+	}
+	s.NotifyDelay.Merge(&o.NotifyDelay)
+	s.ResponseTime.Merge(&o.ResponseTime)
+	s.TurnTime.Merge(&o.TurnTime)
 	s.Turns += o.Turns
 	s.Enters += o.Enters
 }
@@ -66,7 +110,7 @@ func (e *Engine) collect(on func(l *loop, take func())) (all Stats) {
 	for _, l := range e.loops {
 		on(l, func() {
 			s := l.stats
-			s.Conns = l.conns.n
+			l.observe(&s)
 			if l.ring != nil {
 				s.Enters = l.ring.Entered()
 			}
@@ -75,4 +119,18 @@ func (e *Engine) collect(on func(l *loop, take func())) (all Stats) {
 	}
 	all.Arena = e.reg.Stats()
 	return all
+}
+
+// observe fills in what the loop holds at the moment. It looks at every connection.
+func (l *loop) observe(s *Stats) {
+	s.Conns = l.conns.n
+	s.Starved = len(l.starved)
+	s.Pinned, s.MaxPinned = l.budget.Pinned(), l.budget.Limit()
+	s.OldestPin = l.oldestPin()
+	for _, slot := range l.conns.slots {
+		if c := slot.v; c != nil {
+			s.States[c.state]++
+			s.Queued += c.queue.bytes
+		}
+	}
 }

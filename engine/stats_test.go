@@ -197,6 +197,6 @@ func TestStatsOfALoopAddUp(t *testing.T) {
 		t.Errorf("%d turns and %d enters", st.Turns, st.Enters)
 	}
 	if st.Arena.Total != int64(8<<20) {
-		t.Errorf("an arena of %d bytes, want 8 MiB", st.Arena.Total)
+		t.Errorf("an arena of %d bytes, want 16 MiB", st.Arena.Total)
 	}
 }

@@ -50,7 +50,7 @@ func (l *loop) submitSend(c *Conn) {
 		}
 		if n == 0 {
 			index = it.buf.Index()
-		} else if total+it.buf.Len() > maxSendBytes || it.buf.Index() != index {
+		} else if total+it.buf.Len() > maxSendBytes || it.buf.Index() != index || it.buf.Registered() != q.at(0).buf.Registered() {
 			break
 		}
 		sizes[n] = uint32(it.buf.Len())
@@ -69,18 +69,24 @@ func (l *loop) submitSend(c *Conn) {
 		c.starve()
 		return
 	}
-	d := l.cfg.Policy.Route(l.can, c.sock, sizes[:n])
-	if c.copyOnce {
-		c.copyOnce = false
-		d = zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory, Segments: n}
-	}
+	d := l.route(c, sizes[:n])
 	want := uint32(0)
+	for _, size := range sizes[:d.Segments] {
+		want += size
+	}
+	if d.Route == zc.ZeroCopy {
+		var ok bool
+		if op.fresh, ok = l.budget.Admit(&c.pins, int64(want), l.now); !ok {
+			d, want = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget, Segments: n}, uint32(total)
+		}
+	}
 	for i := range d.Segments {
 		op.bufs[i] = q.at(i).buf
 		op.pins[i] = l.cache.Pin(op.bufs[i])
-		want += sizes[i]
 	}
 	op.conn, op.segs, op.reason = c, d.Segments, d.Reason
+	op.began, op.from = l.now, c.accepted
+	op.trail = c.note(d.Route, d.Reason, want)
 	op.Submit(d.Route, want)
 	q.inFlight, c.sending = d.Segments, op
 	l.heavy += int(want)
@@ -99,6 +105,18 @@ func (l *loop) submitSend(c *Conn) {
 		}
 	}
 	l.prepSend(op, c.fd, flags)
+}
+
+// route decides how the pieces at the head of the queue are sent.
+func (l *loop) route(c *Conn, sizes []uint32) zc.Decision {
+	switch {
+	case c.copyOnce:
+		c.copyOnce = false
+		return zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory, Segments: len(sizes)}
+	case !c.queue.at(0).buf.Registered():
+		return zc.Decision{Route: zc.Copy, Reason: zc.Demoted, Segments: len(sizes)}
+	}
+	return l.cfg.Policy.Route(l.can, c.sock, sizes)
 }
 
 // prepSend writes the submission entry.
@@ -150,6 +168,9 @@ func (l *loop) keepCompletions(err error) {
 
 // unpin ends the kernel's use of an op's buffers.
 func (l *loop) unpin(op *sendOp) {
+	if op.Route == zc.ZeroCopy {
+		l.budget.Settle(&op.conn.pins, int64(op.Want), op.fresh, op.Sent > 0, l.now)
+	}
 	for i, b := range op.bufs[:op.segs] {
 		l.cache.Unpin(b, op.pins[i])
 		op.pins[i] = bufreg.Pin{}

@@ -55,6 +55,15 @@ func (l *loop) unschedule(c *Conn) {
 	}
 }
 
+// lookEvery is how long a connection with outstanding bytes goes unlooked at.
+func (l *loop) lookEvery() int64 {
+	every := int64(l.cfg.WriteStall) / stallLooks
+	if l.cfg.DemoteAfter > 0 {
+		every = min(every, int64(l.cfg.DemoteAfter)/stallLooks)
+	}
+	return max(every, 1)
+}
+
 // stallLooks is how many times in Config.WriteStall a connection with outstanding bytes is
 // asked for progress: the deadline is kept to a quarter of its length.
 const stallLooks = 4
@@ -92,12 +101,12 @@ func (c *Conn) overdue() error {
 		return ErrDeadline
 	}
 	if c.outstanding() {
-		// A send of many bytes completes once; what moved meanwhile only the socket knows.
-		if acked, _ := l.sys.BytesAcked(c.fd); acked != c.acked {
-			c.acked, c.takenAt, c.activeAt = acked, l.now, l.now
-		}
+		c.lookForProgress()
 		if l.now >= c.takenAt+int64(l.cfg.WriteStall) {
 			return ErrStalled
+		}
+		if l.cfg.DemoteAfter > 0 && l.now >= c.takenAt+int64(l.cfg.DemoteAfter) {
+			l.demote(c)
 		}
 		return nil
 	}
@@ -124,7 +133,7 @@ func (c *Conn) canIdle() bool { return c.loop.cfg.IdleTimeout > 0 && c.state == 
 // looks, busy ones few.
 func (c *Conn) watch() {
 	c.takenAt, c.activeAt = c.loop.now, c.loop.now
-	c.schedule(c.loop.now + int64(c.loop.cfg.WriteStall)/stallLooks)
+	c.schedule(c.loop.now + c.loop.lookEvery())
 }
 
 // nextLook is when the connection could next be overdue, or is to be asked for progress.
@@ -132,7 +141,7 @@ func (c *Conn) nextLook() int64 {
 	l := c.loop
 	at := l.now + int64(time.Hour) // an idle connection without an idle timeout
 	if c.outstanding() {
-		at = min(l.now+int64(l.cfg.WriteStall)/stallLooks, c.takenAt+int64(l.cfg.WriteStall))
+		at = min(l.now+l.lookEvery(), c.takenAt+int64(l.cfg.WriteStall))
 	} else {
 		if c.closeBy != 0 {
 			at = min(at, c.closeBy)

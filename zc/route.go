@@ -33,6 +33,8 @@ const (
 	NoFixedVectors               // copy: a header before a body, on a kernel that cannot gather registered buffers (before 6.15)
 	ShortOfMemory                // copy: the kernel refused the zero-copy send with ENOBUFS or ENOMEM
 	NoBuffers                    // sendfile: the arena had no buffer for the file's bytes
+	OverBudget                   // the connection or the loop pins or holds as much as it may
+	Demoted                      // copy: from private memory, the peer having held up shared memory
 	FileTooSmall                 // a small file's bytes were read into the arena, to leave with their header
 
 	NumReasons = iota
@@ -40,7 +42,7 @@ const (
 
 func (r Reason) String() string {
 	return [NumReasons]string{"above-threshold", "below-threshold", "small-segments", "path-copies", "socket-copies", "policy-off",
-		"no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "file-too-small"}[r]
+		"no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "over-budget", "demoted", "file-too-small"}[r]
 }
 
 // Mode is who sets the threshold.

@@ -70,7 +70,7 @@ func TestRoute(t *testing.T) {
 		})
 		returned[tt.want.Reason] = true
 	}
-	elsewhere := []Reason{ShortOfMemory, NoBuffers, FileTooSmall} // what the engine decides
+	elsewhere := []Reason{ShortOfMemory, NoBuffers, OverBudget, Demoted, FileTooSmall} // what the engine decides
 	for why := range Reason(NumReasons) {
 		if returned[why] == slices.Contains(elsewhere, why) {
 			t.Errorf("reason %v: the table has it: %v", why, returned[why])

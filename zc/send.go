@@ -79,7 +79,7 @@ func (s *Send) Completed(res int32, more bool) Outcome {
 		}
 	case res == 0: // only an empty send accepts nothing; going round again would never end
 		o.Next, o.Err = Fail, syscall.EIO
-	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+	case errno == syscall.EAGAIN || errno == syscall.EINTR || errno == syscall.ECANCELED:
 		o.Next = Resume
 	case errno == syscall.EOPNOTSUPP:
 		o.Next = CopyOnly

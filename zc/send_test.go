@@ -42,7 +42,7 @@ func TestCompletedOfASubmittedSend(t *testing.T) {
 		failed(syscall.EPIPE),
 		failed(syscall.ECONNRESET),
 		failed(syscall.ETIMEDOUT),
-		failed(syscall.ECANCELED),
+		again(syscall.ECANCELED, Resume),
 		failed(syscall.EBADF),
 		failed(syscall.EFAULT),
 		failed(syscall.EINVAL),

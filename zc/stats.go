@@ -1,5 +1,32 @@
 package zc
 
+import "math/bits"
+
+// Histogram counts durations in buckets that double: bucket i holds those below 2^i µs, and
+// the last one the rest. One goroutine writes.
+type Histogram struct {
+	Counts [HistogramBuckets]uint64
+	Sum    int64 // ns
+}
+
+// HistogramBuckets makes the last bounded bucket end at 33 s, beyond every default deadline.
+const HistogramBuckets = 27
+
+// Observe counts a duration of ns nanoseconds.
+func (h *Histogram) Observe(ns int64) {
+	ns = max(ns, 0)
+	h.Counts[min(bits.Len64(uint64(ns)/1000), HistogramBuckets-1)]++
+	h.Sum += ns
+}
+
+// Merge adds what o counted.
+func (h *Histogram) Merge(o *Histogram) {
+	for i, n := range o.Counts {
+		h.Counts[i] += n
+	}
+	h.Sum += o.Sum
+}
+
 // Count is how many sends and bytes went one way.
 type Count struct{ Sends, Bytes uint64 }
 

@@ -4,6 +4,7 @@
 package kernel
 
 import (
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -61,7 +62,14 @@ type System interface {
 	// BytesAcked is how many bytes the peer's TCP has acknowledged, and whether the socket holds
 	// more for it. Where that is not known it is 0 and false.
 	BytesAcked(fd int) (acked uint64, held bool)
-	// SocketFacts tells whether the peer is on this host, and whether the socket takes no
-	// zero-copy sends.
-	SocketFacts(fd int) (local, noZC bool)
+	// SocketFacts is what can be known of a connected socket.
+	SocketFacts(fd int) Facts
+}
+
+// Facts is what can be known of a connected socket, as far as routes depend on it.
+type Facts struct {
+	Peer   netip.AddrPort // zero for what is not IP
+	Device string         // that has the socket's own address; "" if none is known to have it
+	Local  bool           // the peer is on this host
+	NoZC   bool           // the socket takes no zero-copy sends
 }

@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"errors"
+	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -117,30 +119,59 @@ func (Running) BytesAcked(fd int) (acked uint64, held bool) {
 	return info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
 }
 
-// SocketFacts tells whether the peer is on this host, where zero-copy sends are copied, and
-// whether the socket is of a kind that takes none: anything but plain TCP.
-func (Running) SocketFacts(fd int) (local, noZC bool) {
+// SocketFacts looks at both addresses. Zero-copy sends to a peer on this host are copied, and
+// only plain TCP takes them.
+func (Running) SocketFacts(fd int) (f Facts) {
 	if p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
-		return false, true
+		f.NoZC = true
 	}
 	peer, err := unix.Getpeername(fd)
 	if err != nil {
-		return false, false
+		return f
 	}
-	p := addrOf(peer)
-	if p.IsLoopback() {
-		return true, false
+	f.Peer = addrOf(peer)
+	if f.Peer.Addr().IsLoopback() {
+		f.Local = true
+		return f
 	}
-	own, err := unix.Getsockname(fd)
-	return err == nil && p == addrOf(own), false
+	if own, err := unix.Getsockname(fd); err == nil {
+		addr := addrOf(own).Addr()
+		f.Local = addr == f.Peer.Addr()
+		f.Device = deviceOf(addr)
+	}
+	return f
 }
 
-func addrOf(sa unix.Sockaddr) netip.Addr {
+func addrOf(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(sa.Addr)
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(sa.Addr).Unmap()
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
 	}
-	return netip.Addr{}
+	return netip.AddrPort{}
+}
+
+// devices remembers which device has an address: asking takes a dump of all of them. An
+// address that moves to another device is taken to be where it was, for the life of the process.
+var devices sync.Map // netip.Addr to string
+
+func deviceOf(addr netip.Addr) string {
+	if name, ok := devices.Load(addr); ok {
+		return name.(string)
+	}
+	name := ""
+	all, _ := net.Interfaces() // without an answer the device has no name
+	for _, dev := range all {
+		addrs, _ := dev.Addrs()
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok {
+				if has, ok := netip.AddrFromSlice(n.IP); ok && has.Unmap() == addr {
+					name = dev.Name
+				}
+			}
+		}
+	}
+	devices.Store(addr, name)
+	return name
 }

@@ -52,4 +52,4 @@ func (Running) Sendfile(int, int, int64, int) (int, syscall.Errno) { return 0, s
 func (Running) BytesAcked(int) (uint64, bool) { return 0, false }
 
 // SocketFacts says that nothing goes by zero-copy.
-func (Running) SocketFacts(int) (local, noZC bool) { return false, true }
+func (Running) SocketFacts(int) Facts { return Facts{NoZC: true} }

@@ -268,9 +268,9 @@ func (w *World) BytesAcked(fd int) (acked uint64, held bool) {
 
 // SocketFacts says that every peer is remote, and that some sockets take no zero-copy,
 // which is not always told beforehand.
-func (w *World) SocketFacts(fd int) (local, noZC bool) {
+func (w *World) SocketFacts(fd int) kernel.Facts {
 	s := w.socket(fd, "ask for facts")
-	return s != nil && s.local, s != nil && s.noZC && w.Intn(2) == 0
+	return kernel.Facts{Local: s != nil && s.local, NoZC: s != nil && s.noZC && w.Intn(2) == 0}
 }
 
 func (w *World) socket(fd int, what string) *Socket {

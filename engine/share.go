@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"time"
+
+	"sluice/bufreg"
+	"sluice/zc"
+)
+
+// How the arena is shared. A peer that does not read holds what is queued for it, and nothing
+// gives that back before its deadline; so when memory becomes scarce, connections that have
+// shown that their peer reads come first, and the others get by with smallHold. What zero-copy
+// sends pin has a budget beside this: zc.Budget.
+
+// lease takes n bytes for c, or refuses with ErrNoBuffers and a wake-up that certainly comes:
+// when a buffer returns, or when this loop's queues have shrunk.
+func (l *loop) lease(c *Conn, n int) (bufreg.Buffer, error) {
+	if !l.mayHold(c, n) {
+		l.cache.Await()
+		if !l.mayHold(c, n) { // still, now that a return would be noticed
+			l.sharers++
+			return bufreg.Buffer{}, ErrNoBuffers
+		}
+	}
+	return l.cache.Lease(n)
+}
+
+// mayHold reports whether c may take n more bytes of the arena.
+func (l *loop) mayHold(c *Conn, n int) bool {
+	return c.queue.memory+c.pins.Pinned()+int64(n) <= smallHold || !l.scarce(n) || c.reads()
+}
+
+// scarce reports whether more than half of the arena is leased, with n bytes more, and more than
+// this loop's part of that half is in its queues: memory that an embedder keeps for itself, or
+// sends to many at a time, makes nobody wait.
+func (l *loop) scarce(n int) bool {
+	half := l.arena.Size() / 2
+	return l.queued > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
+}
+
+// reads reports whether the peer has taken a good deal, and some of it just now.
+func (c *Conn) reads() bool {
+	c.lookForProgress()
+	return c.acked >= readsEnough && c.loop.now-c.takenAt <= int64(readsLately)
+}
+
+// lookForProgress asks the socket what the peer has taken: a send of many bytes completes
+// once, and what the socket has accepted it may still hold.
+func (c *Conn) lookForProgress() {
+	if acked, _ := c.loop.sys.BytesAcked(c.fd); acked != c.acked {
+		c.acked, c.takenAt, c.activeAt = acked, c.loop.now, c.loop.now
+	}
+}
+
+// shareFreed has connections that left memory to others try again when it is scarce no more.
+func (l *loop) shareFreed() {
+	if l.sharers > 0 && !l.scarce(0) {
+		l.sharers = 0
+		l.buffersFree = true
+	}
+}
+
+// demote has c let go of the memory that it shares with others and has not given to its
+// socket yet. A send in flight is ended first.
+func (l *loop) demote(c *Conn) {
+	switch {
+	case c.demoting || !c.shares():
+	case c.sending != nil:
+		c.demoting = true
+		l.cancel(userData(kindSend, c.sending.id))
+	default:
+		l.privatize(c)
+	}
+}
+
+// shares reports whether the queue has memory that others have a reference to.
+func (c *Conn) shares() bool {
+	for i := range c.queue.len() {
+		if it := c.queue.at(i); it.file == nil && !it.filling && it.buf.Refs() > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// privatize copies the shared memory of a queue of which nothing is in flight. Where there is
+// no room for the copy the connection ends: others do not wait for it.
+func (l *loop) privatize(c *Conn) {
+	c.demoting = false
+	for i := range c.queue.len() {
+		it := c.queue.at(i)
+		if it.file != nil || it.filling || it.buf.Refs() == 1 || !it.buf.Registered() {
+			continue
+		}
+		own, err := l.arena.Private(it.buf)
+		if err != nil {
+			l.abort(c, ErrStalled)
+			return
+		}
+		l.stats.Demoted += uint64(it.buf.Len())
+		it.buf.Release()
+		it.buf, it.writable = own, false
+	}
+}
+
+// oldestPin is the zero-copy send of the loop that has waited longest for its notification.
+func (l *loop) oldestPin() (p Pin) {
+	for _, s := range l.sends.table.slots {
+		if s.v == nil || s.v.Route != zc.ZeroCopy || s.v.State == zc.Idle {
+			continue
+		}
+		if age := time.Duration(l.now - s.v.began); age > p.Age {
+			p = Pin{Age: age, Peer: s.v.conn.peer, Bytes: int(s.v.Want)}
+		}
+	}
+	return p
+}
