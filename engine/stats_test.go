@@ -196,7 +196,7 @@ func TestStatsOfALoopAddUp(t *testing.T) {
 	if st.Turns == 0 || st.Enters == 0 {
 		t.Errorf("%d turns and %d enters", st.Turns, st.Enters)
 	}
-	if st.Arena.Total != int64(8<<20) {
+	if st.Arena.Total != int64(16<<20) {
 		t.Errorf("an arena of %d bytes, want 16 MiB", st.Arena.Total)
 	}
 }
