@@ -43,8 +43,8 @@ type Config struct {
 	MaxPinned int
 	// DemoteAfter is how long a connection may hold up the release of memory that it shares
 	// with others: fan-outs. When its peer has taken nothing for so long, what it has queued
-	// of that is copied into memory of its own. What its socket holds by zero-copy stays until
-	// WriteStall. Zero means never: the connection is reset at WriteStall.
+	// of that is copied into memory of its own. What a zero-copy send has given to its socket stays
+	// until WriteStall. Zero means never: the connection is reset at WriteStall.
 	DemoteAfter time.Duration
 	// LowWater is the number of queued bytes below which Writable is called after the
 	// connection was congested. Zero means a quarter of HighWater.
@@ -60,6 +60,9 @@ type Config struct {
 	// WriteStall is how long queued or pinned bytes may see no progress before the connection
 	// is reset. The sockets' TCP_USER_TIMEOUT is twice as long. Zero means 30 s.
 	WriteStall time.Duration
+	// PressureStall takes the place of a longer WriteStall while connections of the loop wait for
+	// memory: those whose peers take nothing have it. Zero means 5 s, some retransmissions.
+	PressureStall time.Duration
 	// IdleTimeout ends a connection that neither sends nor receives. Zero means 75 s;
 	// negative means never.
 	IdleTimeout time.Duration
@@ -140,6 +143,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.MaxQueued, 16<<20)
 	def(&c.InputLimit, 64<<10)
 	dur(&c.WriteStall, 30*time.Second)
+	dur(&c.PressureStall, min(5*time.Second, c.WriteStall))
 	dur(&c.IdleTimeout, 75*time.Second)
 	dur(&c.Linger, 5*time.Second)
 	dur(&c.DrainTimeout, 10*time.Second)
@@ -158,6 +162,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("at most %d pinned bytes, demotion after %v: they cannot be negative", c.MaxPinned, c.DemoteAfter)
 	case c.WriteStall < time.Millisecond || c.Linger < time.Millisecond || c.DrainTimeout < 0 || c.Spin < 0:
 		return c, fmt.Errorf("write stall %v, linger %v, drain %v, spin %v: a time must be positive", c.WriteStall, c.Linger, c.DrainTimeout, c.Spin)
+	case c.PressureStall < time.Millisecond || c.PressureStall > c.WriteStall:
+		return c, fmt.Errorf("pressure stall %v: it must be positive, and not longer than the write stall of %v", c.PressureStall, c.WriteStall)
 	}
 	return c, c.Policy.Validate()
 }

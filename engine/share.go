@@ -9,8 +9,9 @@ import (
 
 // How the arena is shared. A peer that does not read holds what is queued for it, and nothing
 // gives that back before its deadline; so when memory becomes scarce, connections that have
-// shown that their peer reads come first, and the others get by with smallHold. What zero-copy
-// sends pin has a budget beside this: zc.Budget.
+// shown that their peer reads come first. The others may begin with a quarter of what is
+// left, and then get by with smallHold; while one of them waits, the deadline is
+// Config.PressureStall. What zero-copy sends pin has a budget beside this: zc.Budget.
 
 // lease takes n bytes for c, or refuses with ErrNoBuffers and a wake-up that certainly comes:
 // when a buffer returns, or when this loop's queues have shrunk.
@@ -27,7 +28,9 @@ func (l *loop) lease(c *Conn, n int) (bufreg.Buffer, error) {
 
 // mayHold reports whether c may take n more bytes of the arena.
 func (l *loop) mayHold(c *Conn, n int) bool {
-	return c.queue.memory+c.pins.Pinned()+int64(n) <= smallHold || !l.scarce(n) || c.reads()
+	held := c.queue.memory + c.pins.Pinned()
+	return held+int64(n) <= smallHold || !l.scarce(n) || c.reads() ||
+		held == 0 && int64(n) <= (l.arena.Size()-l.arena.Leased())/4
 }
 
 // scarce reports whether more than half of the arena is leased, with n bytes more, and more than

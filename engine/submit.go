@@ -75,8 +75,14 @@ func (l *loop) submitSend(c *Conn) {
 		want += size
 	}
 	if d.Route == zc.ZeroCopy {
+		// Memory that many send at the same time is pinned once: each is charged its part.
+		op.charge = 0
+		for i := range d.Segments {
+			b := q.at(i).buf
+			op.charge += int64(b.Len() / b.Refs())
+		}
 		var ok bool
-		if op.fresh, ok = l.budget.Admit(&c.pins, int64(want), l.now); !ok {
+		if op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now); !ok {
 			d, want = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget, Segments: n}, uint32(total)
 		}
 	}
@@ -169,7 +175,7 @@ func (l *loop) keepCompletions(err error) {
 // unpin ends the kernel's use of an op's buffers.
 func (l *loop) unpin(op *sendOp) {
 	if op.Route == zc.ZeroCopy {
-		l.budget.Settle(&op.conn.pins, int64(op.Want), op.fresh, op.Sent > 0, l.now)
+		l.budget.Settle(&op.conn.pins, op.charge, op.fresh, int64(op.Sent), l.now)
 	}
 	for i, b := range op.bufs[:op.segs] {
 		l.cache.Unpin(b, op.pins[i])

@@ -55,16 +55,24 @@ func (l *loop) unschedule(c *Conn) {
 	}
 }
 
+// stall is how long a peer may take nothing.
+func (l *loop) stall() int64 {
+	if len(l.starved) > 0 {
+		return int64(l.cfg.PressureStall)
+	}
+	return int64(l.cfg.WriteStall)
+}
+
 // lookEvery is how long a connection with outstanding bytes goes unlooked at.
 func (l *loop) lookEvery() int64 {
-	every := int64(l.cfg.WriteStall) / stallLooks
+	every := int64(l.cfg.PressureStall) / stallLooks
 	if l.cfg.DemoteAfter > 0 {
 		every = min(every, int64(l.cfg.DemoteAfter)/stallLooks)
 	}
 	return max(every, 1)
 }
 
-// stallLooks is how many times in Config.WriteStall a connection with outstanding bytes is
+// stallLooks is how many times in Config.PressureStall a connection with outstanding bytes is
 // asked for progress: the deadline is kept to a quarter of its length.
 const stallLooks = 4
 
@@ -102,7 +110,7 @@ func (c *Conn) overdue() error {
 	}
 	if c.outstanding() {
 		c.lookForProgress()
-		if l.now >= c.takenAt+int64(l.cfg.WriteStall) {
+		if l.now >= c.takenAt+l.stall() {
 			return ErrStalled
 		}
 		if l.cfg.DemoteAfter > 0 && l.now >= c.takenAt+int64(l.cfg.DemoteAfter) {
@@ -141,7 +149,7 @@ func (c *Conn) nextLook() int64 {
 	l := c.loop
 	at := l.now + int64(time.Hour) // an idle connection without an idle timeout
 	if c.outstanding() {
-		at = min(l.now+l.lookEvery(), c.takenAt+int64(l.cfg.WriteStall))
+		at = min(l.now+l.lookEvery(), c.takenAt+l.stall())
 	} else {
 		if c.closeBy != 0 {
 			at = min(at, c.closeBy)

@@ -73,9 +73,9 @@ func (b *Budget) Admit(a *Account, n int64, now int64) (fresh, ok bool) {
 	return fresh, true
 }
 
-// Settle ends the pin of n bytes that Admit admitted. taken says that the kernel has sent
-// them, rather than refused them.
-func (b *Budget) Settle(a *Account, n int64, fresh, taken bool, now int64) {
+// Settle ends the pin of n bytes that Admit admitted. taken is how many the kernel has sent;
+// it is 0 for a send that was refused.
+func (b *Budget) Settle(a *Account, n int64, fresh bool, taken, now int64) {
 	a.pinned -= n
 	b.total -= n
 	if fresh {
@@ -84,8 +84,8 @@ func (b *Budget) Settle(a *Account, n int64, fresh, taken bool, now int64) {
 	if a.pinned < 0 || b.total < 0 || b.fresh < 0 {
 		panic("zc: more bytes settled than were pinned")
 	}
-	if taken {
-		a.drained += n
+	if taken > 0 {
+		a.drained += taken
 		a.since = now
 	}
 }
