@@ -88,7 +88,7 @@ type sendOp struct {
 	id     requestID
 	conn   *Conn
 	reason zc.Reason
-	charge int64  // for the budget
+	charge int64 // for the budget
 	fresh  bool
 	trail  uint32 // place among the connection's decisions
 	from   uint64 // offset of its first byte in the stream
