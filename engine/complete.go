@@ -135,9 +135,10 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 	case zc.CopyOnce:
 		c.copyOnce = true
 	case zc.CopyOnly:
-		if c.sock.NoZC { // it refuses those too
+		if only, _ := c.sock.CopyOnly(); only { // it refuses those too
 			l.sendFailed(c, syscall.EOPNOTSUPP)
 		}
+		c.sock.Kind = l.sys.SocketFacts(c.fd).Kind // kTLS begins after the socket was adopted
 		c.sock.NoZC = true
 	case zc.Fail:
 		l.sendFailed(c, o.Err)

@@ -31,9 +31,9 @@ func TestExplainHasTheLastDecisions(t *testing.T) {
 			t.Fatalf("%d decisions, want the last %d", len(d), trailLen)
 		}
 		for i := range d {
-			want := Decision{Bytes: 100, Route: zc.Copy, Reason: zc.BelowThreshold, Fate: ByRoute}
+			want := Decision{Bytes: 100, Route: zc.Copy, Reason: zc.FixedPolicy, Fate: ByRoute}
 			if i%2 == 0 { // the fourth of all is the first that is remembered
-				want = Decision{Bytes: 20 << 10, Route: zc.ZeroCopy, Reason: zc.AboveThreshold, Fate: CopiedByKernel} // by the loopback
+				want = Decision{Bytes: 20 << 10, Route: zc.ZeroCopy, Reason: zc.FixedPolicy, Fate: CopiedByKernel} // by the loopback
 			}
 			got := d[i]
 			if got.At.IsZero() || got.At.After(c.Now()) || i > 0 && got.At.Before(d[i-1].At) {

@@ -84,16 +84,13 @@ func (c *Conn) SendFile(f *File, off, n int64) error {
 // sendfile, which copies nothing on the way to the socket.
 func (l *loop) chooseFile(c *Conn, f *fileItem) {
 	f.chosen = true
-	ok, why := l.cfg.Policy.Allowed(l.can, c.sock)
+	ok, why := l.cfg.Policy.Pays(l.can, c.sock, int(f.left))
 	switch {
-	case ok && f.left >= int64(l.cfg.Policy.MinSend(l.can)):
-		f.route, f.reason = zc.ZeroCopy, zc.AboveThreshold
+	case ok:
+		f.route, f.reason = zc.ZeroCopy, why
 	case f.left <= smallFile:
 		f.route, f.reason = zc.Copy, zc.FileTooSmall
 	default:
-		if ok {
-			why = zc.BelowThreshold
-		}
 		f.route, f.reason = zc.Sendfile, why
 	}
 }

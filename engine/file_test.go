@@ -26,7 +26,7 @@ var fileRoutes = []struct {
 	size   int64 // of a file that goes this way
 	way    way
 }{
-	{"zero-copy", everything, 200_000, way{zc.ZeroCopy, zc.AboveThreshold}},
+	{"zero-copy", everything, 200_000, way{zc.ZeroCopy, zc.FixedPolicy}},
 	{"copy of a small file", copying, smallFile, way{zc.Copy, zc.PolicyOff}},
 	{"sendfile", copying, smallFile + 1, way{zc.Sendfile, zc.PolicyOff}},
 }
@@ -77,7 +77,7 @@ func TestALargeFileArrives(t *testing.T) {
 		policy zc.Policy
 		way    way
 	}{
-		{everything, way{zc.ZeroCopy, zc.AboveThreshold}},
+		{everything, way{zc.ZeroCopy, zc.FixedPolicy}},
 		{copying, way{zc.Sendfile, zc.PolicyOff}},
 		{zc.Policy{}, way{zc.Sendfile, zc.PathCopies}},
 	} {
@@ -155,8 +155,8 @@ func TestHeaderAndFileLeaveTogether(t *testing.T) {
 		sends    []way  // exactly these, one of each
 		segments uint32 // TCP keeps a segment below half of the first window of 64 KiB
 	}{
-		{"zero-copy of a small file", everything, 3000, []way{{zc.ZeroCopy, zc.AboveThreshold}}, 1},
-		{"zero-copy of more than the header's buffer has room for", everything, 20_000, []way{{zc.ZeroCopy, zc.AboveThreshold}}, 1},
+		{"zero-copy of a small file", everything, 3000, []way{{zc.ZeroCopy, zc.FixedPolicy}}, 1},
+		{"zero-copy of more than the header's buffer has room for", everything, 20_000, []way{{zc.ZeroCopy, zc.FixedPolicy}}, 1},
 		{"copy of a small file", copying, 3000, []way{{zc.Copy, zc.PolicyOff}}, 1},
 		{"copy of more than the header's buffer has room for", copying, 20_000, []way{{zc.Copy, zc.PolicyOff}}, 1},
 		{"copy of the largest small file", copying, smallFile, []way{{zc.Copy, zc.PolicyOff}}, 2},

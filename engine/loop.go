@@ -263,7 +263,7 @@ func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
 	c := &Conn{loop: l, fd: fd, activeAt: l.now, timer: timer{index: -1}}
 	facts := l.sys.SocketFacts(fd)
 	c.peer = facts.Peer
-	c.sock = zc.Socket{Local: facts.Local, NoZC: facts.NoZC}
+	c.sock = zc.Socket{Kind: facts.Kind, Local: facts.Local}
 	c.queue.total = &l.queued
 	c.id = l.conns.put(c)
 	l.limitAccept()

@@ -138,17 +138,17 @@ var policies = []struct {
 	want   ways
 }{
 	{"all zero-copy", everything, ways{
-		must: []way{{zc.ZeroCopy, zc.AboveThreshold}},
+		must: []way{{zc.ZeroCopy, zc.FixedPolicy}},
 		may:  []way{{zc.Copy, zc.SmallSegments}}, // gathers of pieces below a page
 	}},
 	{"zero-copy from 16 KiB", zc.Policy{Mode: zc.Fixed, Threshold: 16 << 10}, ways{
-		must: []way{{zc.ZeroCopy, zc.AboveThreshold}, {zc.Copy, zc.BelowThreshold}},
+		must: []way{{zc.ZeroCopy, zc.FixedPolicy}, {zc.Copy, zc.FixedPolicy}},
 		may:  []way{{zc.Copy, zc.SmallSegments}},
 	}},
 	{"no zero-copy", zc.Policy{Mode: zc.Off}, ways{
 		must: []way{{zc.Copy, zc.PolicyOff}, {zc.Sendfile, zc.PolicyOff}},
 	}},
-	{"automatic", zc.Policy{}, ways{
+	{"adaptive", zc.Policy{}, ways{
 		must: []way{{zc.Copy, zc.PathCopies}, {zc.Sendfile, zc.PathCopies}},
 	}},
 }
@@ -220,8 +220,8 @@ func TestMixedStreamsArriveOnAKernelWithoutFixedVectors(t *testing.T) {
 	withoutFixedVectors(t, e)
 	total := playStreams(t, e, 3, 3<<20)
 	wantWays(t, e.Stats(), total, ways{must: []way{
-		{zc.ZeroCopy, zc.AboveThreshold},
-		{zc.Copy, zc.BelowThreshold},
+		{zc.ZeroCopy, zc.FixedPolicy},
+		{zc.Copy, zc.FixedPolicy},
 		{zc.Copy, zc.NoFixedVectors},
 	}})
 }
@@ -283,7 +283,7 @@ func (k *link) segmentsSent() (n uint32) {
 	return n
 }
 
-func TestAutomaticPolicySendsZeroCopyToOtherHosts(t *testing.T) {
+func TestAdaptivePolicySendsZeroCopyToOtherHosts(t *testing.T) {
 	e := newEngine(t, Config{})
 	k := connect(t, e, &handler{}, 0)
 	least := zc.Policy{}.MinSend(k.conn.loop.can)
@@ -417,7 +417,7 @@ func TestAShortSendResumesAtTheExactByte(t *testing.T) {
 // first zero-copy send is refused, and nothing of it is lost.
 func TestASocketThatTakesNoZeroCopyIsSentCopies(t *testing.T) {
 	e := newEngine(t, Config{Policy: everything})
-	k := adoptUnix(t, e, &handler{}, func(c *Conn) { c.sock.NoZC = false })
+	k := adoptUnix(t, e, &handler{}, func(c *Conn) { c.sock.Kind = zc.TCP })
 	for i := range 3 {
 		k.do(func(c *Conn) {
 			b, err := c.Lease(16 << 10)
@@ -433,7 +433,7 @@ func TestASocketThatTakesNoZeroCopyIsSentCopies(t *testing.T) {
 		k.peer.hear(pool()[i<<14 : (i+1)<<14])
 	}
 	st := settled(t, e)
-	copies := st.Sends.By[zc.Copy][zc.SocketCopies]
+	copies := st.Sends.By[zc.Copy][zc.UnixSocket]
 	if copies != (zc.Count{Sends: 3, Bytes: 3 << 14}) || st.Sends.Total(zc.ZeroCopy).Sends != 0 {
 		t.Errorf("%s; want three sends by copy", taken(st))
 	}
@@ -452,7 +452,7 @@ func TestSocketsThatAreNotTCPAreNotTriedWithZeroCopy(t *testing.T) {
 	})
 	k.peer.hear(pool()[:10<<10])
 	st := settled(t, e)
-	if st.Sends.NotifiedUnknown != 0 || st.Sends.By[zc.Copy][zc.SocketCopies].Bytes != 10<<10 {
+	if st.Sends.NotifiedUnknown != 0 || st.Sends.By[zc.Copy][zc.UnixSocket].Bytes != 10<<10 {
 		t.Errorf("%s; want copies only", taken(st))
 	}
 }
@@ -465,7 +465,7 @@ func TestTheSendAfterAMemoryShortageIsACopyAndTheNextIsNot(t *testing.T) {
 		k.do(func(c *Conn) { sendPieces(t, c, i*10_000, 10_000, 1) })
 		k.peer.hear(poolBytes(i*10_000, 10_000))
 	}
-	wantWays(t, settled(t, e), 20_000, ways{must: []way{{zc.Copy, zc.ShortOfMemory}, {zc.ZeroCopy, zc.AboveThreshold}}})
+	wantWays(t, settled(t, e), 20_000, ways{must: []way{{zc.Copy, zc.ShortOfMemory}, {zc.ZeroCopy, zc.FixedPolicy}}})
 }
 
 func TestNotificationsWithoutUsageReportsAreUnknown(t *testing.T) {

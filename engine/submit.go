@@ -98,7 +98,7 @@ func (l *loop) submitSend(c *Conn) {
 	l.heavy += int(want)
 
 	flags := uint32(msgNoSignal)
-	if !c.sock.NoZC {
+	if only, _ := c.sock.CopyOnly(); !only {
 		flags |= msgWaitAll // kTLS refuses it; without it a send may be short
 	}
 	if d.More || d.Segments == n && l.sendfileFollows(c, n) {

@@ -25,15 +25,19 @@ type Reason uint8
 const (
 	AboveThreshold Reason = iota // zero-copy: large enough to pay
 	BelowThreshold               // copy: too small to pay
+	FixedPolicy                  // either: by the size that the policy fixes
 	SmallSegments                // copy: a gather of pieces smaller than a page
-	PathCopies                   // the peer is on this host, whose loopback copies zero-copy sends anyway
-	SocketCopies                 // the socket takes no zero-copy sends (unix, kTLS, MPTCP)
+	PathCopies                   // the kernel copies zero-copy sends on the way to this peer, as it does to peers on this host
+	Probe                        // zero-copy, to find out whether the path still copies
+	OverBudget                   // copy or sendfile: the connection or its loop pins, or holds, as much as it may
+	KTLS                         // the socket encrypts, and takes no zero-copy sends
+	UnixSocket                   // nor do these
+	SocketCopies                 // nor does this one: it refused one, or is neither TCP nor unix (MPTCP)
 	PolicyOff                    // the policy forbids zero-copy
 	NoSendZC                     // the kernel has no SEND_ZC (before 6.0)
 	NoFixedVectors               // copy: a header before a body, on a kernel that cannot gather registered buffers (before 6.15)
 	ShortOfMemory                // copy: the kernel refused the zero-copy send with ENOBUFS or ENOMEM
 	NoBuffers                    // sendfile: the arena had no buffer for the file's bytes
-	OverBudget                   // the connection or the loop pins or holds as much as it may
 	Demoted                      // copy: from private memory, the peer having held up shared memory
 	FileTooSmall                 // a small file's bytes were read into the arena, to leave with their header
 
@@ -41,20 +45,20 @@ const (
 )
 
 func (r Reason) String() string {
-	return [NumReasons]string{"above-threshold", "below-threshold", "small-segments", "path-copies", "socket-copies", "policy-off",
-		"no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "over-budget", "demoted", "file-too-small"}[r]
+	return [NumReasons]string{"above-threshold", "below-threshold", "fixed-policy", "small-segments", "path-copies", "probe",
+		"over-budget", "ktls", "unix-socket", "socket-copies", "policy-off", "no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "demoted", "file-too-small"}[r]
 }
 
 // Mode is who sets the threshold.
 type Mode uint8
 
 const (
-	Auto  Mode = iota // the default for the kernel, and no zero-copy where the path copies anyway
-	Fixed             // zero-copy from Threshold on, on every path
-	Off               // never zero-copy
+	Adaptive Mode = iota // what traffic teaches, from the kernel's default on; no zero-copy where the path copies
+	Fixed                // zero-copy from Threshold on, on every path
+	Off                  // never zero-copy
 )
 
-// Policy is what the user asked for. The zero Policy is Auto.
+// Policy is what the user asked for. The zero Policy is Adaptive.
 type Policy struct {
 	Mode      Mode
 	Threshold int // bytes in one send; for Fixed
@@ -63,7 +67,7 @@ type Policy struct {
 // Validate refuses settings that have no meaning.
 func (p Policy) Validate() error {
 	if p.Mode > Off {
-		return fmt.Errorf("zero-copy mode %d: use Auto, Fixed or Off", p.Mode)
+		return fmt.Errorf("zero-copy mode %d: use Adaptive, Fixed or Off", p.Mode)
 	}
 	if p.Threshold < 0 {
 		return fmt.Errorf("zero-copy threshold of %d bytes: it cannot be negative", p.Threshold)
@@ -78,11 +82,11 @@ func (p Policy) Validate() error {
 type Kernel struct {
 	SendZC       bool // 6.0
 	FixedVectors bool // SENDMSG_ZC from registered buffers, 6.15
-	// Threshold is where zero-copy starts to pay in Auto mode, in bytes; see DefaultThreshold.
+	// Threshold is where zero-copy starts to pay in Adaptive mode, in bytes; see DefaultThreshold.
 	Threshold int
 }
 
-// DefaultThreshold is where Auto mode starts with zero-copy, in bytes of one send. The
+// DefaultThreshold is where Adaptive mode starts with zero-copy, in bytes of one send. The
 // break-even lies near 8 KiB for a source that is cold in the cache and near 64 KiB for a
 // hot one; 32 KiB loses little either way. Before 6.10 each send's notification was an
 // allocation of its own, which moves it up.
@@ -93,10 +97,34 @@ func DefaultThreshold(major, minor int) int {
 	return 32 << 10
 }
 
+// Kind is what a socket is, as far as its sends depend on it.
+type Kind uint8
+
+const (
+	TCP         Kind = iota
+	TLSSocket        // TCP that encrypts in the kernel
+	Unix             // of any type
+	OtherSocket      // MPTCP and the like
+)
+
 // Socket is what is known of a connection.
 type Socket struct {
+	Kind  Kind
+	NoZC  bool // it refused a zero-copy send
 	Local bool // the peer is on this host
-	NoZC  bool // the socket takes only plain copies
+}
+
+// CopyOnly reports whether the socket takes nothing but plain copies, and why.
+func (s Socket) CopyOnly() (bool, Reason) {
+	switch {
+	case s.Kind == TLSSocket:
+		return true, KTLS
+	case s.Kind == Unix:
+		return true, UnixSocket
+	case s.Kind != TCP || s.NoZC:
+		return true, SocketCopies
+	}
+	return false, 0
 }
 
 // minSegment is the mean size of a gather's pieces below which zero-copy does not pay: each
@@ -115,17 +143,32 @@ type Decision struct {
 
 // Allowed reports whether zero-copy can be used at all on this socket, and if not why.
 func (p Policy) Allowed(k Kernel, s Socket) (bool, Reason) {
-	switch {
-	case p.Mode == Off:
+	if p.Mode == Off {
 		return false, PolicyOff
-	case !k.SendZC:
+	}
+	if !k.SendZC {
 		return false, NoSendZC
-	case s.NoZC:
-		return false, SocketCopies
-	case s.Local && p.Mode == Auto:
+	}
+	if only, why := s.CopyOnly(); only {
+		return false, why
+	}
+	if s.Local && p.Mode == Adaptive {
 		return false, PathCopies
 	}
 	return true, AboveThreshold
+}
+
+// Pays reports whether a send of n bytes goes by zero-copy, and why or why not.
+func (p Policy) Pays(k Kernel, s Socket, n int) (bool, Reason) {
+	ok, why := p.Allowed(k, s)
+	switch {
+	case !ok:
+	case p.Mode == Fixed:
+		return n >= p.Threshold, FixedPolicy
+	case n < k.Threshold:
+		return false, BelowThreshold
+	}
+	return ok, why
 }
 
 // MinSend is the size from which a send goes by zero-copy where it is allowed.
@@ -139,32 +182,29 @@ func (p Policy) MinSend(k Kernel) int {
 // Route decides how the segments of the given sizes, which lie at the head of a
 // connection's queue, are sent. There is at least one.
 func (p Policy) Route(k Kernel, s Socket, segments []uint32) Decision {
-	all := len(segments)
-	if ok, why := p.Allowed(k, s); !ok {
-		return Decision{Copy, why, all, false}
-	}
-	total := 0
+	all, total := len(segments), 0
 	for _, n := range segments {
 		total += int(n)
 	}
-	least := p.MinSend(k)
+	ok, why := p.Pays(k, s, total)
 	switch {
-	case total < least:
-		return Decision{Copy, BelowThreshold, all, false}
+	case !ok:
+		return Decision{Copy, why, all, false}
 	case all == 1:
-		return Decision{ZeroCopy, AboveThreshold, 1, false}
+		return Decision{ZeroCopy, why, 1, false}
 	case k.FixedVectors && total < all*minSegment:
 		return Decision{Copy, SmallSegments, all, false}
 	case k.FixedVectors:
-		return Decision{ZeroCopy, AboveThreshold, all, false}
-	case int(segments[0]) >= least:
-		return Decision{ZeroCopy, AboveThreshold, 1, false}
+		return Decision{ZeroCopy, why, all, false}
 	}
-	// No gather from registered memory: what comes before the first large segment is copied,
-	// and held back by MSG_MORE until that segment follows.
-	n := 1
-	for n < all && int(segments[n]) < least {
-		n++
+	// No gather from registered memory: what comes before the first segment that pays alone
+	// is copied, and held back by MSG_MORE until that segment follows.
+	for i, n := range segments {
+		if ok, why := p.Pays(k, s, int(n)); ok && i == 0 {
+			return Decision{ZeroCopy, why, 1, false}
+		} else if ok {
+			return Decision{Copy, NoFixedVectors, i, true}
+		}
 	}
-	return Decision{Copy, NoFixedVectors, n, n < all}
+	return Decision{Copy, NoFixedVectors, all, false}
 }

@@ -30,16 +30,20 @@ func TestRoute(t *testing.T) {
 		{"one byte", Policy{}, modern, remote, []uint32{1}, Decision{Copy, BelowThreshold, 1, false}},
 		{"more bytes than 32 bits hold", Policy{}, modern, remote, []uint32{1 << 31, 1 << 31}, Decision{ZeroCopy, AboveThreshold, 2, false}},
 
-		{"fixed threshold", Policy{Fixed, 4 * kib}, modern, remote, []uint32{4 * kib}, Decision{ZeroCopy, AboveThreshold, 1, false}},
-		{"below a fixed threshold", Policy{Fixed, 128 * kib}, modern, remote, []uint32{64 * kib}, Decision{Copy, BelowThreshold, 1, false}},
-		{"fixed at nothing", Policy{Mode: Fixed}, modern, remote, []uint32{1}, Decision{ZeroCopy, AboveThreshold, 1, false}},
+		{"fixed threshold", Policy{Fixed, 4 * kib}, modern, remote, []uint32{4 * kib}, Decision{ZeroCopy, FixedPolicy, 1, false}},
+		{"below a fixed threshold", Policy{Fixed, 128 * kib}, modern, remote, []uint32{64 * kib}, Decision{Copy, FixedPolicy, 1, false}},
+		{"fixed at nothing", Policy{Mode: Fixed}, modern, remote, []uint32{1}, Decision{ZeroCopy, FixedPolicy, 1, false}},
 
 		{"off", Policy{Mode: Off}, modern, remote, []uint32{64 * kib, 1}, Decision{Copy, PolicyOff, 2, false}},
 		{"no SEND_ZC", Policy{}, Kernel{Threshold: 32 * kib}, remote, []uint32{64 * kib, 1}, Decision{Copy, NoSendZC, 2, false}},
+		{"kTLS", Policy{}, modern, Socket{Kind: TLSSocket}, []uint32{64 * kib, 1}, Decision{Copy, KTLS, 2, false}},
+		{"unix", Policy{}, modern, Socket{Kind: Unix}, []uint32{64 * kib, 1}, Decision{Copy, UnixSocket, 2, false}},
+		{"MPTCP", Policy{}, modern, Socket{Kind: OtherSocket}, []uint32{64 * kib, 1}, Decision{Copy, SocketCopies, 2, false}},
+		{"the kind before its refusal", Policy{}, modern, Socket{Kind: TLSSocket, NoZC: true}, []uint32{64 * kib, 1}, Decision{Copy, KTLS, 2, false}},
 		{"socket refuses", Policy{}, modern, Socket{NoZC: true}, []uint32{64 * kib, 1}, Decision{Copy, SocketCopies, 2, false}},
 		{"socket refuses a fixed policy too", Policy{Mode: Fixed}, modern, Socket{NoZC: true}, []uint32{64 * kib}, Decision{Copy, SocketCopies, 1, false}},
 		{"local peer", Policy{}, modern, local, []uint32{64 * kib, 1}, Decision{Copy, PathCopies, 2, false}},
-		{"local peer by a fixed policy", Policy{Fixed, kib}, modern, local, []uint32{64 * kib}, Decision{ZeroCopy, AboveThreshold, 1, false}},
+		{"local peer by a fixed policy", Policy{Fixed, kib}, modern, local, []uint32{64 * kib}, Decision{ZeroCopy, FixedPolicy, 1, false}},
 		{"off comes before the kernel", Policy{Mode: Off}, Kernel{}, Socket{Local: true, NoZC: true}, []uint32{64 * kib}, Decision{Copy, PolicyOff, 1, false}},
 		{"the kernel before the socket", Policy{}, Kernel{}, Socket{Local: true, NoZC: true}, []uint32{64 * kib}, Decision{Copy, NoSendZC, 1, false}},
 		{"the socket before the path", Policy{}, modern, Socket{Local: true, NoZC: true}, []uint32{64 * kib}, Decision{Copy, SocketCopies, 1, false}},
@@ -70,7 +74,7 @@ func TestRoute(t *testing.T) {
 		})
 		returned[tt.want.Reason] = true
 	}
-	elsewhere := []Reason{ShortOfMemory, NoBuffers, OverBudget, Demoted, FileTooSmall} // what the engine decides
+	elsewhere := []Reason{Probe, OverBudget, ShortOfMemory, NoBuffers, Demoted, FileTooSmall} // what the engine decides
 	for why := range Reason(NumReasons) {
 		if returned[why] == slices.Contains(elsewhere, why) {
 			t.Errorf("reason %v: the table has it: %v", why, returned[why])
@@ -88,7 +92,7 @@ func TestRouteConsumesAnyQueue(t *testing.T) {
 			p.Threshold = rng.IntN(100 * kib)
 		}
 		k := Kernel{SendZC: rng.IntN(8) > 0, FixedVectors: rng.IntN(2) == 0, Threshold: rng.IntN(100 * kib)}
-		s := Socket{Local: rng.IntN(4) == 0, NoZC: rng.IntN(8) == 0}
+		s := Socket{Local: rng.IntN(4) == 0, NoZC: rng.IntN(8) == 0, Kind: Kind(max(0, rng.IntN(16)-12))}
 		queue := make([]uint32, 1+rng.IntN(10))
 		for i := range queue {
 			queue[i] = 1 + rng.Uint32N(1<<rng.IntN(18))
@@ -112,7 +116,9 @@ func TestRouteConsumesAnyQueue(t *testing.T) {
 				t.Fatalf("%d bytes by zero-copy, which pays from %d on: %+v", taken, p.MinSend(k), d)
 			case d.Route == ZeroCopy && d.Segments > 1 && !k.FixedVectors:
 				t.Fatalf("a gather on a kernel without: %+v", d)
-			case (d.Route == ZeroCopy) != (d.Reason == AboveThreshold):
+			case d.Reason == FixedPolicy && p.Mode != Fixed:
+				t.Fatalf("no policy fixes this: %+v", d)
+			case d.Reason != FixedPolicy && (d.Route == ZeroCopy) != (d.Reason == AboveThreshold):
 				t.Fatalf("route and reason contradict: %+v", d)
 			case d.More && (d.Route != Copy || d.Segments == len(q)):
 				t.Fatalf("more is promised with nothing to follow: %+v of %d segments", d, len(q))
@@ -147,8 +153,8 @@ func TestValidate(t *testing.T) {
 		{Policy{Mode: Fixed}, true},
 		{Policy{Fixed, 1}, true},
 		{Policy{Fixed, -1}, false},
-		{Policy{Auto, 1}, false},
-		{Policy{Auto, -1}, false},
+		{Policy{Adaptive, 1}, false},
+		{Policy{Adaptive, -1}, false},
 		{Policy{Off, 1}, false},
 		{Policy{Mode: Off + 1}, false},
 		{Policy{Mode: 255}, false},

@@ -32,3 +32,15 @@ func distinct[T interface {
 		t.Errorf("there is a name for %d, which this test does not know", n)
 	}
 }
+
+// The names that dashboards and the issue tracker know.
+func TestReasonsKeepTheirNames(t *testing.T) {
+	for why, name := range map[Reason]string{
+		BelowThreshold: "below-threshold", PathCopies: "path-copies", OverBudget: "over-budget", NoFixedVectors: "no-fixed-vectors",
+		KTLS: "ktls", UnixSocket: "unix-socket", FixedPolicy: "fixed-policy", Probe: "probe",
+	} {
+		if why.String() != name {
+			t.Errorf("%q, want %q", why, name)
+		}
+	}
+}

@@ -63,7 +63,7 @@ func TestKTLSConnectionFallsBackToCopies(t *testing.T) {
 		t.Errorf("the connection ended with %v", err)
 	}
 	n := e.Stats().Sends
-	copies := n.By[zc.Copy][zc.SocketCopies]
+	copies := n.By[zc.Copy][zc.KTLS]
 	if copies.Bytes != uint64(len(want)) || n.Total(zc.ZeroCopy).Sends != 0 {
 		t.Errorf("%+v by copy because of the socket and %+v by zero-copy, want %d bytes by copy", copies, n.Total(zc.ZeroCopy), len(want))
 	}

@@ -10,6 +10,7 @@ import (
 
 	"sluice/bufreg"
 	"sluice/ring"
+	"sluice/zc"
 )
 
 // Ring is what a loop uses of a [ring.Ring], with the same meaning.
@@ -71,5 +72,5 @@ type Facts struct {
 	Peer   netip.AddrPort // zero for what is not IP
 	Device string         // that has the socket's own address; "" if none is known to have it
 	Local  bool           // the peer is on this host
-	NoZC   bool           // the socket takes no zero-copy sends
+	Kind   zc.Kind
 }

@@ -13,6 +13,7 @@ import (
 
 	"sluice/bufreg"
 	"sluice/ring"
+	"sluice/zc"
 )
 
 // Running is the kernel that this process runs on.
@@ -122,8 +123,8 @@ func (Running) BytesAcked(fd int) (acked uint64, held bool) {
 // SocketFacts looks at both addresses. Zero-copy sends to a peer on this host are copied, and
 // only plain TCP takes them.
 func (Running) SocketFacts(fd int) (f Facts) {
-	if p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
-		f.NoZC = true
+	if f.Kind = socketKind(fd); f.Kind == zc.Unix {
+		return f
 	}
 	peer, err := unix.Getpeername(fd)
 	if err != nil {
@@ -140,6 +141,19 @@ func (Running) SocketFacts(fd int) (f Facts) {
 		f.Device = deviceOf(addr)
 	}
 	return f
+}
+
+func socketKind(fd int) zc.Kind {
+	if p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
+		if d, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && d == unix.AF_UNIX {
+			return zc.Unix
+		}
+		return zc.OtherSocket
+	}
+	if ulp, err := unix.GetsockoptString(fd, unix.SOL_TCP, unix.TCP_ULP); err == nil && ulp == "tls" {
+		return zc.TLSSocket
+	}
+	return zc.TCP
 }
 
 func addrOf(sa unix.Sockaddr) netip.AddrPort {

@@ -8,6 +8,7 @@ import (
 
 	"sluice/bufreg"
 	"sluice/ring"
+	"sluice/zc"
 )
 
 // Running is the kernel that this process runs on, which has no io_uring: Open fails, and
@@ -52,4 +53,4 @@ func (Running) Sendfile(int, int, int64, int) (int, syscall.Errno) { return 0, s
 func (Running) BytesAcked(int) (uint64, bool) { return 0, false }
 
 // SocketFacts says that nothing goes by zero-copy.
-func (Running) SocketFacts(int) Facts { return Facts{NoZC: true} }
+func (Running) SocketFacts(int) Facts { return Facts{Kind: zc.OtherSocket} }

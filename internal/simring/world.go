@@ -8,6 +8,7 @@ import (
 	"sluice/bufreg"
 	"sluice/internal/kernel"
 	"sluice/ring"
+	"sluice/zc"
 )
 
 // Faults are how often things go wrong, as one in N; 0: never. The zero Faults is a kernel
@@ -268,9 +269,13 @@ func (w *World) BytesAcked(fd int) (acked uint64, held bool) {
 
 // SocketFacts says that every peer is remote, and that some sockets take no zero-copy,
 // which is not always told beforehand.
-func (w *World) SocketFacts(fd int) kernel.Facts {
+func (w *World) SocketFacts(fd int) (f kernel.Facts) {
 	s := w.socket(fd, "ask for facts")
-	return kernel.Facts{Local: s != nil && s.local, NoZC: s != nil && s.noZC && w.Intn(2) == 0}
+	if s != nil && s.noZC && w.Intn(2) == 0 {
+		f.Kind = zc.OtherSocket
+	}
+	f.Local = s != nil && s.local
+	return f
 }
 
 func (w *World) socket(fd int, what string) *Socket {
