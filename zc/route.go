@@ -112,6 +112,8 @@ type Socket struct {
 	Kind  Kind
 	NoZC  bool // it refused a zero-copy send
 	Local bool // the peer is on this host
+	// Flow is what traffic has taught, for Adaptive; nil: nothing yet.
+	Flow *Flow
 }
 
 // CopyOnly reports whether the socket takes nothing but plain copies, and why.
@@ -152,19 +154,21 @@ func (p Policy) Allowed(k Kernel, s Socket) (bool, Reason) {
 	if only, why := s.CopyOnly(); only {
 		return false, why
 	}
-	if s.Local && p.Mode == Adaptive {
+	if s.Local && s.Flow == nil && p.Mode == Adaptive {
 		return false, PathCopies
 	}
 	return true, AboveThreshold
 }
 
-// Pays reports whether a send of n bytes goes by zero-copy, and why or why not.
+// Pays reports whether a send of n bytes would go by zero-copy now, and why or why not.
 func (p Policy) Pays(k Kernel, s Socket, n int) (bool, Reason) {
 	ok, why := p.Allowed(k, s)
 	switch {
 	case !ok:
 	case p.Mode == Fixed:
 		return n >= p.Threshold, FixedPolicy
+	case s.Flow != nil:
+		return s.Flow.pays(n)
 	case n < k.Threshold:
 		return false, BelowThreshold
 	}
@@ -180,8 +184,17 @@ func (p Policy) MinSend(k Kernel) int {
 }
 
 // Route decides how the segments of the given sizes, which lie at the head of a
-// connection's queue, are sent. There is at least one.
+// connection's queue, are sent. There is at least one. In Adaptive mode what the socket's
+// Flow has learned counts; a probe that it lets through is noted there.
 func (p Policy) Route(k Kernel, s Socket, segments []uint32) Decision {
+	d := p.route(k, s, segments)
+	if d.Reason == Probe {
+		s.Flow.probed()
+	}
+	return d
+}
+
+func (p Policy) route(k Kernel, s Socket, segments []uint32) Decision {
 	all, total := len(segments), 0
 	for _, n := range segments {
 		total += int(n)
