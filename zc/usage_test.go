@@ -45,6 +45,13 @@ func (c *conns) report(i, times, n int, alone, copied bool) {
 	}
 }
 
+// work completes a large send, and says how much work that is.
+func (c *conns) work(f *Flow) int64 {
+	before := c.learner.work
+	c.learner.Worked(f, Copy, large)
+	return c.learner.work - before
+}
+
 const large = 64 * kib
 
 func TestARunOfCopiedTurnsZeroCopyOff(t *testing.T) {
@@ -188,6 +195,26 @@ func TestAPathThatCopiesIsNotTried(t *testing.T) {
 	reads := r.reads
 	if r.run(second / 2); r.reads != reads {
 		t.Errorf("%d reads of the clock on a path that copies", r.reads-reads)
+	}
+}
+
+// Traffic from before the path was turned off does not lead to a trial after it, and copies
+// on it are not in question.
+func TestWhatAPathThatCopiesSendsIsNotContested(t *testing.T) {
+	c := newConns(t, 5)
+	f := &c.flows[4]
+	before := c.work(f)
+	for i := range 4 {
+		c.report(i, copiedRun, large, false, true)
+	}
+	c.work(f)
+	if got := f.path.sizes[sizeOf(large)].work; got != before {
+		t.Errorf("%d bytes of work are in question, want the %d of before", got, before)
+	}
+	c.learner.work += lookWork
+	f.path.sizes[sizeOf(large)].work += lookWork // as if all that had been before
+	if c.wait(1); c.learner.trial.path != nil {
+		t.Error("a path that copies is tried")
 	}
 }
 
