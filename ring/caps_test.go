@@ -22,10 +22,18 @@ func needs(t testing.TB, features ...string) {
 	}
 }
 
+// needsRelease skips a test of what is no feature of [Caps] on kernels before it came.
+func needsRelease(t testing.TB, since, what string) {
+	t.Helper()
+	if parseRelease(t, kernelRelease()).before(parseRelease(t, since)) {
+		t.Skip(&UnsupportedError{Feature: what, Since: since})
+	}
+}
+
 // release is a kernel release as far as it can be compared.
 type release struct{ major, minor int }
 
-func parseRelease(t *testing.T, s string) (r release) {
+func parseRelease(t testing.TB, s string) (r release) {
 	t.Helper()
 	if _, err := fmt.Sscanf(s, "%d.%d", &r.major, &r.minor); err != nil {
 		t.Fatalf("kernel release %q: %v", s, err)

@@ -239,6 +239,7 @@ func TestCloseUnmapsTheBuffers(t *testing.T) {
 }
 
 func TestBuffersDoNotOverlap(t *testing.T) {
+	needs(t, "provided-buffer rings")
 	d := newRing(t, Config{Entries: 8})
 	b := newBufRing(t, d, 1, 4, 100)
 	for id := range uint16(4) {

@@ -97,6 +97,7 @@ func TestCancelEndsOneRequest(t *testing.T) {
 }
 
 func TestCancelAllCountsWhatItFound(t *testing.T) {
+	needsRelease(t, "5.19", "flags of cancellation")
 	d := newRing(t, Config{Entries: 8})
 	fd := newEventFD(t)
 	for range 3 {
@@ -121,7 +122,7 @@ func TestCancelOfNothingIsENOENT(t *testing.T) {
 }
 
 func TestCancelFDEndsEveryRequestOnIt(t *testing.T) {
-	needs(t, "provided-buffer rings") // of the same release
+	needs(t, "provided-buffer rings")
 	d := newRing(t, Config{Entries: 8})
 	one, _ := tcpPair(t)
 	two, _ := tcpPair(t)
@@ -141,6 +142,7 @@ func TestCancelFDEndsEveryRequestOnIt(t *testing.T) {
 }
 
 func TestMsgRingPostsIntoAnotherRing(t *testing.T) {
+	needsRelease(t, "5.18", "MSG_RING")
 	from, to := newRing(t, Config{Entries: 8}), newRing(t, Config{Entries: 8})
 	const id, res = 1<<63 + 5, 77
 	if c := from.do(func(e *SQE) { e.PrepMsgRing(to.FD(), res, id) }); c.Res != 0 {
@@ -152,6 +154,7 @@ func TestMsgRingPostsIntoAnotherRing(t *testing.T) {
 }
 
 func TestMsgRingWakesAWaitingThread(t *testing.T) {
+	needsRelease(t, "5.18", "MSG_RING")
 	to := newRing(t, Config{Entries: 8})
 	const id = 9
 	sent := make(chan error, 1)
