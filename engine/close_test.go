@@ -99,7 +99,7 @@ func TestACancelledSendIsResumed(t *testing.T) {
 			k.stuff(1<<20, 1<<20)
 			// Cut what was accepted off, so that the send that is resumed gets nothing in.
 			k.do(func(c *Conn) { c.loop.cancel(userData(kindSend, c.sending.id)) })
-			eventually(t, "a short send", func() bool { return e.Stats().Sends.ShortSends == 1 })
+			eventually(t, "a short send", func() bool { return e.Stats().Sends.ShortSends > 0 })
 			k.do(func(c *Conn) {
 				c.loop.cancel(userData(kindSend, c.sending.id))
 				c.Close()

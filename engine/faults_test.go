@@ -33,7 +33,7 @@ func TestAPeerThatResetsMidBodyEndsItsConnectionOnly(t *testing.T) {
 	t.Parallel()
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
-			const total = 4 << 20
+			total := amount(4<<20, 1<<20)
 			e := newEngine(t, Config{Policy: p.policy})
 			check := neighbour(t, e)
 			k := connect(t, e, &handler{}, 4096)
@@ -66,7 +66,7 @@ func TestAPeerThatClosesMidBodyEndsItsConnectionOnly(t *testing.T) {
 
 func TestAPeerThatHalfClosesMidBodyGetsTheRest(t *testing.T) {
 	t.Parallel()
-	const total = 4 << 20
+	total := amount(4<<20, 1<<20)
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
 			e := newEngine(t, Config{Policy: p.policy})
@@ -75,7 +75,7 @@ func TestAPeerThatHalfClosesMidBodyGetsTheRest(t *testing.T) {
 			k.stuff(total/16, total)
 			k.peer.closeWrite()
 			check()
-			wantDigest(t, k.peer.hearAll(), 0, total)
+			wantDigest(t, k.peer.hearAll(), 0, int64(total))
 			k.wantEnd(nil)
 			check()
 		})

@@ -72,7 +72,7 @@ func TestFilesOfEverySizeArrive(t *testing.T) {
 }
 
 func TestALargeFileArrives(t *testing.T) {
-	const n = 64 << 20
+	n := int64(amount(64<<20, 8<<20))
 	for _, r := range []struct {
 		policy zc.Policy
 		way    way

@@ -28,6 +28,15 @@ import (
 // patience is how long a test waits for what must happen before it calls it lost.
 const patience = 20 * time.Second
 
+// amount is how much a test moves: with -short what is still enough, for guests of
+// integration/vm, which are slow.
+func amount(full, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return full
+}
+
 // everything has every send of a byte or more go by zero-copy, on loopback too.
 var everything = zc.Policy{Mode: zc.Fixed, Threshold: 1}
 
@@ -122,6 +131,17 @@ func startEngine(tb testing.TB, cfg Config) *Engine {
 	}
 	return e
 }
+
+// needs skips a test on a kernel that lacks a feature.
+func needs(tb testing.TB, e *Engine, feature string) {
+	tb.Helper()
+	if err := e.Caps().Require(feature); err != nil {
+		tb.Skip(err)
+	}
+}
+
+// fixedVectors is the feature that gathered zero-copy sends need.
+const fixedVectors = "SENDMSG_ZC from registered buffers"
 
 // stopEngine shuts down without an error and returns the final counters.
 func stopEngine(tb testing.TB, e *Engine) Stats {

@@ -262,7 +262,8 @@ func TestSendsWaitForASlotAtTheLimit(t *testing.T) {
 }
 
 func TestOneBufferForManyConnectionsIsOneLease(t *testing.T) {
-	const conns, size = 50, bufreg.MaxBuffer
+	const size = bufreg.MaxBuffer
+	conns := amount(50, 10)
 	for _, policy := range []zc.Policy{everything, copying} {
 		t.Run(fmt.Sprintf("policy %d", policy.Mode), func(t *testing.T) {
 			e := newEngine(t, Config{Loops: 2, Policy: policy, HighWater: size, LowWater: 1})
@@ -282,7 +283,7 @@ func TestOneBufferForManyConnectionsIsOneLease(t *testing.T) {
 					c.Close()
 				})
 			}
-			eventually(t, "a send of each connection", func() bool { return e.Stats().Arena.Pinned == conns*size })
+			eventually(t, "a send of each connection", func() bool { return e.Stats().Arena.Pinned == int64(conns*size) })
 			if got := b.Refs(); got < 1+conns {
 				t.Errorf("%d references while %d connections send, want one each and the owner's", got, conns)
 			}
@@ -312,7 +313,8 @@ func TestOneBufferForManyConnectionsIsOneLease(t *testing.T) {
 // TestAStreamPinsLittleMoreThanItsSocketHolds streams without a pause: the kernel would
 // join all notifications into one at the end, if no skb boundary was asked for.
 func TestAStreamPinsLittleMoreThanItsSocketHolds(t *testing.T) {
-	const total, window, bound = 48 << 20, 256 << 10, 16 << 20
+	const window, bound = 256 << 10, 16 << 20
+	total := amount(48<<20, 24<<20)
 	for _, size := range []int{64 << 10, 100_000, bufreg.MaxBuffer} {
 		t.Run(fmt.Sprintf("buffers of %d bytes", size), func(t *testing.T) {
 			e := newEngine(t, Config{Policy: everything, ArenaSize: 2 * total})
@@ -333,7 +335,7 @@ func TestAStreamPinsLittleMoreThanItsSocketHolds(t *testing.T) {
 			got := k.peer.hearAll()
 			k.peer.Close()
 			k.wantEnd(nil)
-			wantDigest(t, got, 0, total)
+			wantDigest(t, got, 0, int64(total))
 			if most > bound {
 				t.Errorf("%d bytes were pinned at once for a window of %d", most, window)
 			}

@@ -39,6 +39,9 @@ func TestTheSameHoldsWithoutMultishotRequests(t *testing.T) {
 	if *oneByOne {
 		t.Skip("this is that run")
 	}
+	if testing.Short() {
+		t.Skip("every test a second time takes long; 5.10 is of the fleet")
+	}
 	// Not of provided buffers, of multishot accepts and receives, and of no engine.
 	const without = "AcceptingIsMultishot|UsedUpReceive|AReceiveThatEnds|LeakCheck"
 	out, err := exec.Command(os.Args[0], "-test.skip="+without, "-one-by-one").CombinedOutput()
