@@ -123,7 +123,7 @@ func TestLeasedSendsAllocateNothing(t *testing.T) {
 					return len(p)
 				}}
 				r := rawDial(t, connect(t, e, h, 0))
-				wantNoAllocations(t, amount(1000, 100), func() { r.exchange(1, size) })
+				wantNoAllocations(t, amount(1000, 300), func() { r.exchange(1, size) })
 			})
 		}
 	}
@@ -147,7 +147,7 @@ func TestFilesAllocateNothing(t *testing.T) {
 					return len(p)
 				}}
 				r := rawDial(t, connect(t, e, h, 0))
-				wantNoAllocations(t, amount(1000, 100), func() { r.exchange(1, len(head)+int(size)) })
+				wantNoAllocations(t, amount(1000, 300), func() { r.exchange(1, len(head)+int(size)) })
 			})
 		}
 	}
@@ -169,5 +169,5 @@ func TestASharedBufferAllocatesNothing(t *testing.T) {
 		return len(p)
 	}}
 	r := rawDial(t, connect(t, e, h, 0))
-	wantNoAllocations(t, amount(1000, 100), func() { r.exchange(1, 4*b.Len()) })
+	wantNoAllocations(t, amount(1000, 300), func() { r.exchange(1, 4*b.Len()) })
 }
