@@ -4,12 +4,9 @@ package kernels
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 	"unsafe"
@@ -20,12 +17,39 @@ import (
 	"sluice/zc"
 )
 
-// A socket with kTLS refuses zero-copy sends with EOPNOTSUPP, after it has looked like any
-// TCP socket when the engine got it. The keys are made up: the kernel does not ask where
-// they are from.
+// A socket with kTLS refuses zero-copy sends and MSG_WAITALL with EOPNOTSUPP, after it has
+// looked like any TCP socket when the engine got it. The keys are made up: the kernel does
+// not ask where they are from.
 func TestKTLSConnectionFallsBackToCopies(t *testing.T) {
 	inGuest(t, noSendZC)
-	e := newEngine(t, engine.Config{Policy: zc.Policy{Mode: zc.Fixed, Threshold: 1}})
+	for _, c := range []struct {
+		name    string
+		policy  zc.Policy
+		why     zc.Reason // of the copies
+		refused uint64    // zero-copy sends
+	}{
+		{"from zero-copy", zc.Policy{Mode: zc.Fixed, Threshold: 1}, zc.KTLS, 1},
+		{"without zero-copy", zc.Policy{Mode: zc.Off}, zc.PolicyOff, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := newEngine(t, engine.Config{Policy: c.policy})
+			total := playEncrypted(t, e)
+			st := e.Stats()
+			copies := st.Sends.By[zc.Copy][c.why]
+			if copies.Bytes != uint64(total) || st.Sends.Total(zc.ZeroCopy).Sends != 0 {
+				t.Errorf("%+v by copy because of %v and %+v by zero-copy, want %d bytes by copy",
+					copies, c.why, st.Sends.Total(zc.ZeroCopy), total)
+			}
+			if st.Sends.NotifiedUnknown != c.refused || st.SendErrors != 0 {
+				t.Errorf("%d zero-copy sends were refused, %d send errors, want %d and none", st.Sends.NotifiedUnknown, st.SendErrors, c.refused)
+			}
+		})
+	}
+}
+
+// playEncrypted sends a stream to a peer on loopback that decrypts it, and returns its bytes.
+func playEncrypted(t *testing.T, e *engine.Engine) int {
+	t.Helper()
 	opened := make(chan *engine.Conn, 1)
 	sizes := largeSizes(0, 3<<20)
 	s := newStream(t, 0, sizes)
@@ -42,7 +66,7 @@ func TestKTLSConnectionFallsBackToCopies(t *testing.T) {
 	}
 	defer local.Close()
 	conn := <-opened
-	encrypt(t, socketBetween(t, ln.Addr(), local.LocalAddr()), tlsTX)
+	encrypt(t, conn.FD(), tlsTX)
 	control(t, local, func(fd int) { encrypt(t, fd, tlsRX) })
 	conn.Post(s.Writable)
 
@@ -62,14 +86,7 @@ func TestKTLSConnectionFallsBackToCopies(t *testing.T) {
 	if err := s.end(); err != nil {
 		t.Errorf("the connection ended with %v", err)
 	}
-	n := e.Stats().Sends
-	copies := n.By[zc.Copy][zc.KTLS]
-	if copies.Bytes != uint64(len(want)) || n.Total(zc.ZeroCopy).Sends != 0 {
-		t.Errorf("%+v by copy because of the socket and %+v by zero-copy, want %d bytes by copy", copies, n.Total(zc.ZeroCopy), len(want))
-	}
-	if n.NotifiedUnknown != 1 {
-		t.Errorf("%d zero-copy sends were refused, want one to be tried", n.NotifiedUnknown)
-	}
+	return len(want)
 }
 
 // fillNoise writes what newStream(t, seed, sizes) sends.
@@ -108,34 +125,4 @@ func encrypt(t *testing.T, fd, direction int) {
 	if err := unix.SetsockoptString(fd, unix.SOL_TLS, direction, string(b)); err != nil {
 		t.Fatalf("kTLS keys: %v", err)
 	}
-}
-
-// socketBetween finds this process's socket with the two addresses: the engine does not
-// hand out its descriptors.
-func socketBetween(t *testing.T, local, remote net.Addr) int {
-	t.Helper()
-	names, err := filepath.Glob("/proc/self/fd/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(filepath.Base(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		own, ownErr := unix.Getsockname(fd)
-		other, otherErr := unix.Getpeername(fd)
-		if ownErr == nil && otherErr == nil && show(own) == local.String() && show(other) == remote.String() {
-			return fd
-		}
-	}
-	t.Fatalf("no socket between %v and %v", local, remote)
-	return -1
-}
-
-func show(a unix.Sockaddr) string {
-	if a, ok := a.(*unix.SockaddrInet4); ok {
-		return fmt.Sprintf("%s:%d", net.IP(a.Addr[:]), a.Port)
-	}
-	return ""
 }

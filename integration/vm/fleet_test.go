@@ -30,32 +30,10 @@ func testsOf(t *testing.T, p program) (names []string) {
 	return names
 }
 
-func TestWhatIsLeftOutExists(t *testing.T) {
-	for _, x := range leftOut {
-		i := slices.IndexFunc(programs, func(p program) bool { return p.name == x.program })
-		if i < 0 {
-			t.Errorf("there is no program %q", x.program)
-			continue
-		}
-		name, _, _ := strings.Cut(x.test, "/")
-		if name != "" && !slices.Contains(testsOf(t, programs[i]), name) {
-			t.Errorf("%s has no %s", x.program, name)
-		}
-		for _, series := range x.kernels {
-			if !slices.Contains(fleet, series) {
-				t.Errorf("%s %s is left out on %s, which is not of the fleet", x.program, x.test, series)
-			}
-		}
-	}
-}
-
 func TestEveryPatternChoosesATest(t *testing.T) {
 	for _, p := range programs {
-		list, ok := strings.CutPrefix(strings.TrimSuffix(p.run, ")"), "^Test(")
-		if !ok {
-			continue
-		}
 		names := testsOf(t, p)
+		list := strings.TrimSuffix(strings.TrimPrefix(p.run, "^Test("), ")")
 		for _, start := range strings.Split(list, "|") {
 			if !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "Test"+start) }) {
 				t.Errorf("no test of %s begins with Test%s", p.name, start)
@@ -64,28 +42,27 @@ func TestEveryPatternChoosesATest(t *testing.T) {
 	}
 }
 
-func TestCommandLeavesOutWhatTheKernelCannot(t *testing.T) {
-	p := program{name: "ring"}
-	args := strings.Join(p.command("7.2", ""), " ")
-	if !strings.Contains(args, "TestStaleFieldTurnsASendIntoEINVAL") || strings.Contains(args, "TestEveryRung") {
-		t.Errorf("on 7.2: %s", args)
-	}
-	if args := strings.Join(p.command("7.2", "TestX"), " "); !strings.Contains(args, "-test.run=TestX") {
-		t.Errorf("with a pattern: %s", args)
+func TestAnAskedForPatternReplacesTheProgramsOwn(t *testing.T) {
+	p := program{name: "p", run: "TestA"}
+	for asked, want := range map[string]string{"": "-test.run=TestA", "TestX": "-test.run=TestX"} {
+		if args := p.command(asked, 1); !slices.Contains(args, want) {
+			t.Errorf("with pattern %q: %q", asked, args)
+		}
 	}
 }
 
-func TestProgramsThatAreLeftOutDoNotRun(t *testing.T) {
-	names := func(series string) (out []string) {
-		for _, p := range programsOn(series, programs) {
-			out = append(out, p.name)
+func TestProgramsRunWhereTheyAreNotLeftOut(t *testing.T) {
+	for _, p := range programs {
+		for series := range p.notOn {
+			if !slices.Contains(fleet, series) {
+				t.Errorf("%s is left out on %s, which is not of the fleet", p.name, series)
+			}
 		}
-		return out
 	}
-	if got := names("5.10"); slices.Contains(got, "ring") || !slices.Contains(got, "kernels") {
-		t.Errorf("on 5.10: %q", got)
-	}
-	if got := names("6.18"); len(got) != len(programs) {
-		t.Errorf("on 6.18: %q", got)
+	a, b := program{name: "a"}, program{name: "b", notOn: map[string]string{"5.10": "for this test"}}
+	for series, want := range map[string]int{"5.10": 1, "6.1": 2} {
+		if got := programsOn(series, []program{a, b}); len(got) != want || got[0].name != "a" {
+			t.Errorf("on %s: %+v", series, got)
+		}
 	}
 }

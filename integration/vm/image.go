@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
 
 	"sluice/integration/vm/job"
@@ -43,6 +44,13 @@ func writeImage(file, built string, modules []module, programs []program, j job.
 	}
 	for _, p := range programs {
 		if err := addProgram(c, p.guestPath()[1:], filepath.Join(built, p.file())); err != nil {
+			return err
+		}
+		if p.cmd == "" {
+			continue
+		}
+		name := path.Base(p.cmd)
+		if err := addProgram(c, job.CommandPath(name)[1:], filepath.Join(built, name)); err != nil {
 			return err
 		}
 	}

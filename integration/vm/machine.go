@@ -36,6 +36,7 @@ type machine struct {
 	work     string // directory of the built programs
 	programs []program
 	run      string
+	count    int
 	verbose  bool
 	deadline time.Duration
 }
@@ -165,7 +166,7 @@ func (m *machine) writeImage(file string) error {
 func (m *machine) job() job.Job {
 	j := job.Job{Network: job.Network{MAC: guestMAC, Address: guestAddress, Peer: peerAddress}}
 	for _, p := range m.programs {
-		j.Programs = append(j.Programs, job.Program{Name: p.name, Args: p.command(m.kernel.series, m.run)})
+		j.Programs = append(j.Programs, job.Program{Name: p.name, Args: p.command(m.run, m.count)})
 	}
 	return j
 }

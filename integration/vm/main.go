@@ -9,7 +9,7 @@
 //
 // # Rooms
 //
-//	fleet.go      which kernels and programs, and which tests are left out where, and why
+//	fleet.go      which kernels, and which programs run on them
 //	archive.go    Debian's archive, by this machine's own apt
 //	kernel.go     a kernel in the cache, and the modules that a guest needs
 //	programs.go   building the guest's programs
@@ -52,6 +52,7 @@ type options struct {
 	kernels  string
 	programs string
 	run      string
+	count    int
 	cache    string
 	accel    string
 	deadline time.Duration
@@ -64,6 +65,7 @@ func main() {
 	flag.StringVar(&o.kernels, "kernels", strings.Join(fleet, ","), "kernel `series`, comma-separated")
 	flag.StringVar(&o.programs, "programs", "", "only these `programs`, comma-separated (default: all)")
 	flag.StringVar(&o.run, "run", "", "only tests that match this `pattern`, as for go test")
+	flag.IntVar(&o.count, "count", 1, "run each test this many times, as for go test")
 	flag.StringVar(&o.cache, "cache", "", "`directory` of downloaded kernels (default: below the user's cache directory)")
 	flag.StringVar(&o.accel, "accel", "", "qemu's `accelerator`: kvm or tcg (default: kvm where it works)")
 	flag.DurationVar(&o.deadline, "deadline", 10*time.Minute, "limit for one guest, from boot to power-off")
@@ -110,16 +112,14 @@ func run(ctx context.Context, o options) (s summary, err error) {
 	if err := build(work, chosen); err != nil {
 		return s, err
 	}
-	for _, p := range chosen {
-		s.programs = append(s.programs, p.name)
-	}
+	s.programs = chosen
 	accel := accelerators(o.accel)
 	for _, k := range kernels {
 		if ctx.Err() != nil {
 			return s, errors.New("interrupted")
 		}
 		s.kernels = append(s.kernels, k.series)
-		m := &machine{kernel: k, work: work, programs: programsOn(k.series, chosen), run: o.run, verbose: o.verbose, deadline: o.deadline}
+		m := &machine{kernel: k, work: work, programs: programsOn(k.series, chosen), run: o.run, count: o.count, verbose: o.verbose, deadline: o.deadline}
 		results, err := m.runWith(ctx, &accel)
 		s.add(results...)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 )
 
@@ -24,6 +25,12 @@ func build(dir string, chosen []program) error {
 	}
 	for _, p := range chosen {
 		if err := goStatic("test", filepath.Join(dir, p.file()), goModule+"/"+p.pkg, "-c"); err != nil {
+			return err
+		}
+		if p.cmd == "" {
+			continue
+		}
+		if err := goStatic("build", filepath.Join(dir, path.Base(p.cmd)), goModule+"/"+p.cmd); err != nil {
 			return err
 		}
 	}

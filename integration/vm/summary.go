@@ -3,19 +3,17 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"text/tabwriter"
 )
 
 // summary is what came of all programs on all kernels.
 type summary struct {
 	kernels  []string // that were to run
-	programs []string
+	programs []program
 	results  []result
 	broken   []error // guests that did not do all they were told
 }
@@ -40,7 +38,7 @@ func (s *summary) print(w io.Writer) {
 	if len(s.results) > 0 {
 		fmt.Fprintln(w)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "kernel\tprogram\tpassed\tfailed\tskipped\tleft out\tseconds\t")
+		fmt.Fprintln(t, "kernel\tprogram\tpassed\tfailed\tskipped\tseconds\t")
 		for _, r := range s.results {
 			how := ""
 			switch {
@@ -49,21 +47,16 @@ func (s *summary) print(w io.Writer) {
 			case r.code != 0:
 				how = fmt.Sprintf("exit status %d", r.code)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%.1f\t%s\n",
-				r.series, r.program, r.passed, r.failed, r.skipped, len(leftOutOf(r.program, r.series)), r.seconds, how)
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%.1f\t%s\n",
+				r.series, r.program, r.passed, r.failed, r.skipped, r.seconds, how)
 		}
 		t.Flush()
 	}
-	for i := range leftOut {
-		x := &leftOut[i]
-		var on []string
+	for _, p := range s.programs {
 		for _, series := range s.kernels {
-			if slices.Contains(s.programs, x.program) && slices.Contains(leftOutOf(x.program, series), x) {
-				on = append(on, series)
+			if why := p.notOn[series]; why != "" {
+				fmt.Fprintf(w, "left out on %s: %s: %s\n", series, p.name, why)
 			}
-		}
-		if len(on) > 0 {
-			fmt.Fprintf(w, "left out on %s: %s %s: %s\n", strings.Join(on, ", "), x.program, cmp.Or(x.test, "(all)"), x.why)
 		}
 	}
 	for _, r := range s.results {

@@ -12,6 +12,9 @@ import (
 // Path is where the guest finds its Job.
 const Path = "/job.json"
 
+// CommandPath is where the guest has a command of this name.
+func CommandPath(name string) string { return "/" + name }
+
 // Environment variables of the guest's programs.
 const (
 	EnvNIC     = "VM_NIC"     // the interface towards the host

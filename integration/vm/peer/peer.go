@@ -1,5 +1,6 @@
 // Package peer is the host at the other end of the guest's wire: tests in the guest have it
-// connect to them, keep quiet for as long as they like, and tell what it received.
+// connect to them, keep quiet for as long as they like, and tell what it received, or fetch a
+// file from a server of theirs.
 //
 // A [Client] is one such connection. Its orders travel over a connection of their own, so
 // that the one under test carries nothing but what the test sends.
@@ -8,6 +9,7 @@ package peer
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"time"
 )
@@ -20,6 +22,8 @@ type order struct {
 	Connect       string // address to connect to
 	ReceiveBuffer int    // SO_RCVBUF of that connection in bytes; 0: the system's default
 	Read          bool   // read to the end, close, and tell
+	Echo          int    // write as many bytes of noise, read as many, close, and tell; see [Noise]
+	Fetch         string // URL to get over HTTP, on one connection for all
 }
 
 // answer follows each order.
@@ -28,11 +32,19 @@ type answer struct {
 	Received *Received
 }
 
-// Received is a stream as the peer saw it.
+// Received is a stream as the peer saw it, or the body of a response.
 type Received struct {
 	Bytes  int64
 	SHA256 []byte
 	End    string // "" for an orderly end, or the error that ended it
+	Status int    // of a response
+}
+
+// Noise is what the peer writes for Echo: the same in every run.
+func Noise(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{'e', 'c', 'h', 'o'}).Read(b) // never fails
+	return b
 }
 
 // Client has the peer do things. It is not for concurrent use.
@@ -58,8 +70,17 @@ func (c *Client) Connect(addr string, receiveBuffer int) error {
 }
 
 // Read has the peer read its connection to the end and close it.
-func (c *Client) Read() (Received, error) {
-	a, err := c.order(order{Read: true})
+func (c *Client) Read() (Received, error) { return c.receive(order{Read: true}) }
+
+// Echo has the peer write n bytes of [Noise] and read the stream until as many came back.
+func (c *Client) Echo(n int) (Received, error) { return c.receive(order{Echo: n}) }
+
+// Fetch has the peer get a URL over HTTP. All fetches share a connection, which ends with
+// the client.
+func (c *Client) Fetch(url string) (Received, error) { return c.receive(order{Fetch: url}) }
+
+func (c *Client) receive(o order) (Received, error) {
+	a, err := c.order(o)
 	if err != nil {
 		return Received{}, err
 	}
@@ -82,7 +103,7 @@ func (c *Client) order(o order) (a answer, err error) {
 	if a.Error != "" {
 		return a, fmt.Errorf("the peer: %s", a.Error)
 	}
-	if o.Read && a.Received == nil {
+	if o.Connect == "" && a.Received == nil {
 		return a, fmt.Errorf("the peer did not tell what it received")
 	}
 	return a, nil

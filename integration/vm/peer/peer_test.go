@@ -3,7 +3,10 @@ package peer
 import (
 	"bytes"
 	"crypto/sha256"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -75,6 +78,48 @@ func TestPeerTellsHowTheStreamEnded(t *testing.T) {
 	got, err := c.Read()
 	if err != nil || !strings.Contains(got.End, "reset") {
 		t.Errorf("a reset ended the stream: %+v, %v", got, err)
+	}
+}
+
+func TestPeerHasItsNoiseEchoed(t *testing.T) {
+	const n = 1 << 20
+	c, l := newClient(t)
+	conn := accept(t, c, l)
+	go func() { _, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn}) }() // the peer tells if it fails
+	got, err := c.Echo(n)
+	if want := sha256.Sum256(Noise(n)); err != nil || got.Bytes != n || !bytes.Equal(got.SHA256, want[:]) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestPeerFetchesOverOneConnection(t *testing.T) {
+	text, conns := []byte("a file"), make(chan struct{}, 10)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/file" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write(text)
+	}))
+	s.Config.ConnState = func(_ net.Conn, st http.ConnState) {
+		if st == http.StateNew {
+			conns <- struct{}{}
+		}
+	}
+	s.Start()
+	defer s.Close()
+	c, _ := newClient(t)
+	for range 3 {
+		got, err := c.Fetch(s.URL + "/file")
+		if want := sha256.Sum256(text); err != nil || got.Status != http.StatusOK || !bytes.Equal(got.SHA256, want[:]) || got.End != "" {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	if got, err := c.Fetch(s.URL + "/none"); err != nil || got.Status != http.StatusNotFound {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if len(conns) != 1 {
+		t.Errorf("%d connections", len(conns))
 	}
 }
 
