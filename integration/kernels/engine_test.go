@@ -95,11 +95,17 @@ func (s *stream) Closed(_ *engine.Conn, err error) { s.ended <- err }
 // end waits for the connection's end.
 func (s *stream) end() error {
 	s.t.Helper()
+	return ended(s.t, s.ended)
+}
+
+// ended waits for what a handler's Closed was told.
+func ended(t *testing.T, ch <-chan error) error {
+	t.Helper()
 	select {
-	case err := <-s.ended:
+	case err := <-ch:
 		return err
 	case <-time.After(patience):
-		s.t.Fatal("the connection has not ended")
+		t.Fatal("the connection has not ended")
 		return nil
 	}
 }
@@ -166,11 +172,10 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// wantZeroCopy expects that every byte went by zero-copy, that the kernel says of each send
-// that it copied nothing, and that no notification is missing.
-func wantZeroCopy(t *testing.T, e *engine.Engine, total int) {
+// wantByZeroCopy expects that every byte went by zero-copy, and waits for a notification of
+// each send.
+func wantByZeroCopy(t *testing.T, e *engine.Engine, total int) (s zc.Counters) {
 	t.Helper()
-	var s zc.Counters
 	eventually(t, "every send is notified", func() bool {
 		s = e.Stats().Sends
 		return notified(&s) >= s.Total(zc.ZeroCopy).Sends
@@ -179,6 +184,13 @@ func wantZeroCopy(t *testing.T, e *engine.Engine, total int) {
 	if sent.Bytes != uint64(total) || s.Total(zc.Copy).Sends != 0 {
 		t.Errorf("%+v by zero-copy and %+v by copy, want all %d bytes by zero-copy", sent, s.Total(zc.Copy), total)
 	}
+	return s
+}
+
+// wantNotCopied expects the kernel to say of each send that it copied nothing.
+func wantNotCopied(t *testing.T, e *engine.Engine, s zc.Counters) {
+	t.Helper()
+	sent := s.Total(zc.ZeroCopy)
 	notCopied, unknown := sent.Sends, uint64(0)
 	if !e.Caps().UsageReport { // before 6.2; see TestProbeAgreesWithTheDeclaredReleases
 		notCopied, unknown = unknown, notCopied

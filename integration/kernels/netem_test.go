@@ -8,24 +8,41 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// impair has the interface lose some of what it sends and delay the rest, until the end of
-// the test (tc-netem(8)).
-func impair(t *testing.T, nic string, lossPercent, delayMicros uint32) {
+// impairment is what becomes of packets on their way out (tc-netem(8)). Chances are in percent.
+type impairment struct {
+	delay, jitter                     time.Duration
+	loss, duplicate, reorder, corrupt uint32 // reorder: sent at once, ahead of those that are delayed
+}
+
+// impair has the interface treat what it sends that way, until the end of the test.
+func impair(t *testing.T, nic string, how impairment) {
 	t.Helper()
 	i, err := net.InterfaceByName(nic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// struct tc_netem_qopt: latency in ticks, limit in packets, loss as a fraction of 2³²-1, gap,
-	// duplicate, jitter.
-	options := []uint32{delayMicros * ticksPerMicro(t), 1000, math.MaxUint32 / 100 * lossPercent, 0, 0, 0}
+	ticks := func(d time.Duration) uint32 { return uint32(d.Microseconds()) * ticksPerMicro(t) }
+	chance := func(percent uint32) uint32 { return math.MaxUint32 / 100 * percent }
+	const packets = 1000 // that may be on the way
+	gap := uint32(0)
+	if how.reorder > 0 {
+		gap = 1 // every packet may be
+	}
+	// struct tc_netem_qopt: latency, limit, loss, gap, duplicate, jitter. Attributes follow, each
+	// a chance and its correlation.
+	options := words(ticks(how.delay), packets, chance(how.loss), gap, chance(how.duplicate), ticks(how.jitter))
+	options = appendAttr(options, netemReorder, words(chance(how.reorder), 0))
+	options = appendAttr(options, netemCorrupt, words(chance(how.corrupt), 0))
 	if err := changeRootQdisc(unix.RTM_NEWQDISC, i.Index, "netem", options); err != nil {
 		t.Fatalf("netem: %v", err)
 	}
@@ -34,6 +51,20 @@ func impair(t *testing.T, nic string, lossPercent, delayMicros uint32) {
 			t.Errorf("remove netem: %v", err)
 		}
 	})
+}
+
+// From linux/pkt_sched.h.
+const (
+	netemReorder = 3 // TCA_NETEM_REORDER
+	netemCorrupt = 4
+)
+
+// words are numbers in the machine's byte order.
+func words(numbers ...uint32) (b []byte) {
+	for _, n := range numbers {
+		b = binary.NativeEndian.AppendUint32(b, n)
+	}
+	return b
 }
 
 // ticksPerMicro is the packet scheduler's clock: /proc/net/psched has nanoseconds a
@@ -53,7 +84,7 @@ func ticksPerMicro(t *testing.T) uint32 {
 
 // changeRootQdisc sends one message to the packet scheduler and awaits its answer
 // (rtnetlink(7)).
-func changeRootQdisc(kind uint16, ifindex int, qdisc string, options []uint32) error {
+func changeRootQdisc(kind uint16, ifindex int, qdisc string, options []byte) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -71,12 +102,8 @@ func changeRootQdisc(kind uint16, ifindex int, qdisc string, options []uint32) e
 	body = le.AppendUint32(body, rootHandle)
 	body = le.AppendUint32(body, 0)
 	if qdisc != "" {
-		var value []byte
-		for _, o := range options {
-			value = le.AppendUint32(value, o)
-		}
 		body = appendAttr(body, unix.TCA_KIND, append([]byte(qdisc), 0))
-		body = appendAttr(body, unix.TCA_OPTIONS, value)
+		body = appendAttr(body, unix.TCA_OPTIONS, options)
 	}
 	msg := le.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(body)))
 	msg = le.AppendUint16(msg, kind)
@@ -109,27 +136,31 @@ func appendAttr(b []byte, kind uint16, value []byte) []byte {
 	return append(b, make([]byte, -len(b)&3)...)
 }
 
-// retransmitted is how many segments TCP has sent again since boot.
-func retransmitted(t *testing.T) (n uint64) {
+// counter reads one of TCP's counters since boot (snmp_counter.rst), by its name in
+// /proc/net/snmp or /proc/net/netstat.
+func counter(t *testing.T, name string) uint64 {
 	t.Helper()
-	text, err := os.ReadFile("/proc/net/snmp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names, values []string
-	for _, line := range strings.Split(string(text), "\n") {
-		if f := strings.Fields(line); len(f) > 0 && f[0] == "Tcp:" {
-			names, values = values, f // the first such line names, the second counts
+	for _, file := range []string{"/proc/net/snmp", "/proc/net/netstat"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	for i, name := range names {
-		if name == "RetransSegs" {
-			if _, err := fmt.Sscan(values[i], &n); err != nil {
-				t.Fatal(err)
+		var names []string
+		for line := range strings.Lines(string(text)) { // of two alike the first names, the second counts
+			values := strings.Fields(line)
+			if len(names) == 0 || names[0] != values[0] {
+				names = values
+				continue
 			}
-			return n
+			if i := slices.Index(names, name); i > 0 {
+				n, err := strconv.ParseUint(values[i], 10, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
 		}
 	}
-	t.Fatal("/proc/net/snmp does not tell RetransSegs")
+	t.Fatalf("the kernel does not tell %s", name)
 	return 0
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,7 +34,7 @@ const (
 // machine is one guest: a kernel, and the programs to run on it.
 type machine struct {
 	kernel   *kernel
-	work     string // directory of the built programs
+	built    string // directory of the built programs
 	programs []program
 	run      string
 	count    int
@@ -48,42 +49,82 @@ var (
 	errSilent = errors.New("the guest froze")
 )
 
-// accelerators are what to try, best first.
-func accelerators(asked string) []string {
+// accelerators are what guests run on. They are tried best first, and dropped when one does
+// not boot a guest: /dev/kvm may be there and refuse common kernels.
+type accelerators struct {
+	mu   sync.Mutex
+	left []string // never empty
+}
+
+func newAccelerators(asked string) *accelerators {
 	if asked != "" {
-		return []string{asked}
+		return &accelerators{left: []string{asked}}
 	}
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
-		return []string{"tcg"}
+		return &accelerators{left: []string{"tcg"}}
 	}
 	f.Close()
-	return []string{"kvm", "tcg"}
+	return &accelerators{left: []string{"kvm", "tcg"}}
 }
 
-// runWith runs the guest with the first accelerator that boots it, and drops those that do
-// not: /dev/kvm may be there and refuse common kernels. A guest that freezes is run once
-// more: under emulation one of many does.
-func (m *machine) runWith(ctx context.Context, accels *[]string) ([]result, error) {
+func (a *accelerators) best() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.left[0]
+}
+
+// drop reports whether there is another than the one that does not work.
+func (a *accelerators) drop(accel string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.left[0] != accel {
+		return true // another guest has dropped it
+	}
+	if len(a.left) == 1 {
+		return false
+	}
+	a.left = a.left[1:]
+	progress(os.Stderr, "%s does not work here, using %s", accel, a.left[0])
+	return true
+}
+
+// outcome is what came of a guest.
+type outcome struct {
+	results []result
+	err     error // the guest did not do all it was told
+}
+
+// outcome runs the guest. One that freezes is run once more: under emulation one of many does.
+func (m *machine) outcome(ctx context.Context, accels *accelerators) (o outcome) {
 	frozen := false
 	for {
-		results, err := m.boot(ctx, (*accels)[0])
+		accel := accels.best()
+		o.results, o.err = m.boot(ctx, accel)
 		switch {
-		case errors.Is(err, errNoBoot) && len(*accels) > 1 && ctx.Err() == nil:
-			progress(os.Stderr, "%s does not work here, using %s", (*accels)[0], (*accels)[1])
-			*accels = (*accels)[1:]
-		case errors.Is(err, errSilent) && !frozen && ctx.Err() == nil:
+		case ctx.Err() != nil:
+			return o
+		case errors.Is(o.err, errNoBoot) && accels.drop(accel):
+		case errors.Is(o.err, errSilent) && !frozen:
 			frozen = true
 			progress(os.Stderr, "kernel %s: %v, it is run once more", m.kernel.series, errSilent)
 		default:
-			return results, err
+			return o
 		}
 	}
 }
 
 // boot runs the guest from boot to power-off, or until stopped ends.
 func (m *machine) boot(stopped context.Context, accel string) ([]result, error) {
-	image, console := filepath.Join(m.work, "initramfs"), filepath.Join(m.work, "console")
+	if stopped.Err() != nil {
+		return nil, errors.New("interrupted")
+	}
+	work, err := os.MkdirTemp("", "vm-guest-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	image, console := filepath.Join(work, "initramfs"), filepath.Join(work, "console")
 	if err := m.writeImage(image); err != nil {
 		return nil, err
 	}
@@ -159,7 +200,7 @@ func (m *machine) writeImage(file string) error {
 	if err != nil {
 		return err
 	}
-	return writeImage(file, m.work, modules, m.programs, m.job())
+	return writeImage(file, m.built, modules, m.programs, m.job())
 }
 
 // job is what the guest's init is told to do.

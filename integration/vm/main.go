@@ -43,6 +43,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -53,6 +54,7 @@ type options struct {
 	programs string
 	run      string
 	count    int
+	jobs     int
 	cache    string
 	accel    string
 	deadline time.Duration
@@ -66,11 +68,12 @@ func main() {
 	flag.StringVar(&o.programs, "programs", "", "only these `programs`, comma-separated (default: all)")
 	flag.StringVar(&o.run, "run", "", "only tests that match this `pattern`, as for go test")
 	flag.IntVar(&o.count, "count", 1, "run each test this many times, as for go test")
+	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "guests at the same time; one keeps a processor busy and has a GiB of memory")
 	flag.StringVar(&o.cache, "cache", "", "`directory` of downloaded kernels (default: below the user's cache directory)")
 	flag.StringVar(&o.accel, "accel", "", "qemu's `accelerator`: kvm or tcg (default: kvm where it works)")
 	flag.DurationVar(&o.deadline, "deadline", 10*time.Minute, "limit for one guest, from boot to power-off")
 	flag.BoolVar(&o.update, "update", false, "look for newer packages of the kernels that are in the cache")
-	flag.BoolVar(&o.verbose, "v", false, "show everything that the tests print")
+	flag.BoolVar(&o.verbose, "v", false, "show everything that the tests print, of one guest after the other")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -113,19 +116,31 @@ func run(ctx context.Context, o options) (s summary, err error) {
 		return s, err
 	}
 	s.programs = chosen
-	accel := accelerators(o.accel)
-	for _, k := range kernels {
-		if ctx.Err() != nil {
-			return s, errors.New("interrupted")
-		}
+	if o.verbose {
+		o.jobs = 1
+	}
+	accel := newAccelerators(o.accel)
+	outcomes := make([]outcome, len(kernels))
+	free := make(chan struct{}, max(o.jobs, 1))
+	var running sync.WaitGroup
+	for i, k := range kernels {
 		s.kernels = append(s.kernels, k.series)
-		m := &machine{kernel: k, work: work, programs: programsOn(k.series, chosen), run: o.run, count: o.count, verbose: o.verbose, deadline: o.deadline}
-		results, err := m.runWith(ctx, &accel)
-		s.add(results...)
-		if err != nil {
-			// The other kernels may still tell something.
-			s.broken = append(s.broken, fmt.Errorf("kernel %s: %w", k.series, err))
+		free <- struct{}{}
+		running.Go(func() {
+			defer func() { <-free }()
+			m := &machine{kernel: k, built: work, programs: programsOn(k.series, chosen), run: o.run, count: o.count, verbose: o.verbose, deadline: o.deadline}
+			outcomes[i] = m.outcome(ctx, accel)
+		})
+	}
+	running.Wait()
+	for i, o := range outcomes {
+		s.add(o.results...)
+		if o.err != nil { // the other kernels may still tell something
+			s.broken = append(s.broken, fmt.Errorf("kernel %s: %w", kernels[i].series, o.err))
 		}
+	}
+	if ctx.Err() != nil {
+		return s, errors.New("interrupted")
 	}
 	return s, nil
 }

@@ -22,8 +22,11 @@ type result struct {
 	reasons                 map[string]int // of skipping, with how many were skipped for it
 }
 
-// ok reports whether the program ran to its end and found nothing wrong.
-func (r *result) ok() bool { return r.ended && r.code == 0 }
+// ok reports whether the program ran to its end and found nothing wrong, in something: if
+// every test was skipped, none found the guest that it needs.
+func (r *result) ok() bool { return r.ended && r.code == 0 && !r.idle() }
+
+func (r *result) idle() bool { return r.passed == 0 && r.skipped > 0 }
 
 // report reads what a guest prints, counts results, and shows what matters. Tests run with
 // -test.v=test2json, which marks the lines that the testing package prints.
@@ -137,10 +140,11 @@ func (r *report) count(how, test, line string) {
 	case "FAIL":
 		last.failed++
 		if !r.verbose {
-			r.show(fmt.Sprintf("%s %s %s", r.series, last.program, line))
+			text := fmt.Sprintf("%s %s %s", r.series, last.program, line)
 			for _, l := range printed {
-				r.show("\t" + strings.TrimSpace(l))
+				text += "\n\t" + strings.TrimSpace(l)
 			}
+			r.show(text) // at once: other guests report too
 		}
 	}
 	delete(r.held, test)
@@ -170,10 +174,7 @@ func (r *report) flush() {
 		if r.verbose {
 			break // it was shown as it came
 		}
-		r.show(r.series + " " + test + " has no result")
-		for _, l := range lines {
-			r.show("\t" + l)
-		}
+		r.show(r.series + " " + test + " has no result\n\t" + strings.Join(lines, "\n\t"))
 	}
 	r.test, r.held = "", map[string][]string{}
 }

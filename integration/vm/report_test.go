@@ -107,7 +107,7 @@ func TestVerboseReportShowsEverythingOnce(t *testing.T) {
 }
 
 func TestExitStatusTellsFailedTestsFromBrokenGuests(t *testing.T) {
-	good, bad, lost := result{ended: true}, result{ended: true, code: 1}, result{}
+	good, bad, lost, idle := result{ended: true, passed: 1}, result{ended: true, code: 1}, result{}, result{ended: true, skipped: 1}
 	for _, c := range []struct {
 		s    summary
 		want int
@@ -115,6 +115,7 @@ func TestExitStatusTellsFailedTestsFromBrokenGuests(t *testing.T) {
 		{summary{results: []result{good}}, 0},
 		{summary{results: []result{good, bad}}, 1},
 		{summary{results: []result{lost}}, 1},
+		{summary{results: []result{idle}}, 1},
 		{summary{results: []result{bad}, broken: []error{errNoBoot}}, 2},
 	} {
 		if got := c.s.exitStatus(); got != c.want {

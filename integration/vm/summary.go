@@ -46,6 +46,8 @@ func (s *summary) print(w io.Writer) {
 				how = "did not end"
 			case r.code != 0:
 				how = fmt.Sprintf("exit status %d", r.code)
+			case r.idle():
+				how = "every test was skipped"
 			}
 			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%.1f\t%s\n",
 				r.series, r.program, r.passed, r.failed, r.skipped, r.seconds, how)
