@@ -1,0 +1,136 @@
+//go:build linux
+
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/engine"
+	"sluice/zc"
+)
+
+// dropAll has a host receive nothing.
+const dropAll = `table ip hole {
+	chain input {
+		type filter hook input priority 0; policy drop;
+	}
+}`
+
+// TestABlackHoledPeerIsGivenUpAndOthersGoOn has one of two networks swallow everything while
+// transfers are under way on both.
+func TestABlackHoledPeerIsGivenUpAndOthersGoOn(t *testing.T) {
+	for _, fault := range []struct {
+		name      string
+		fall, end func(server, lost *namespace)
+	}{
+		{"link down", func(s, _ *namespace) { s.ip("link set hole down") }, func(s, _ *namespace) { s.ip("link set hole up") }},
+		{"nft drop", func(_, l *namespace) { l.command(dropAll, "nft", "-f", "-") }, func(_, l *namespace) { l.command("", "nft", "delete", "table", "ip", "hole") }},
+	} {
+		for _, w := range ways {
+			t.Run(fault.name+", "+w.name, func(t *testing.T) {
+				t.Parallel()
+				const stall, holed, good, total, part = time.Second, 6, 3, 8 << 20, 1 << 20
+				here, lost, near := newNamespace(t), newNamespace(t), newNamespace(t)
+				here.link(lost, "hole", 1)
+				here.link(near, "good", 2)
+				newHandler := w.newSource(t, total)
+				var s *server
+				here.do(func() {
+					s = serve(t, engine.Config{Policy: w.policy, WriteStall: stall, ArenaSize: 64 << 20}, "0.0.0.0:0", newHandler)
+				})
+				_, port, err := net.SplitHostPort(s.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				farAddr, nearAddr := "10.0.1.1:"+port, "10.0.2.1:"+port
+
+				gone := make([]*client, holed)
+				for i := range gone {
+					if gone[i], err = lost.dial(farAddr, 64<<10); err != nil {
+						t.Fatal(err)
+					}
+					defer gone[i].Close()
+					if err := sameNoise(io.LimitReader(gone[i], part), 0, part); err != nil {
+						t.Fatal(err)
+					}
+				}
+				// The others go round until those have ended.
+				var begun, fallen, over atomic.Bool
+				var whileDown atomic.Int32
+				neighbours := group{tb: t}
+				for range good {
+					neighbours.run(func() error {
+						for !over.Load() {
+							isDown := fallen.Load()
+							c, err := near.dial(nearAddr, 0)
+							if err != nil {
+								return err
+							}
+							err = sameNoise(c, 0, total)
+							c.Close()
+							if err != nil {
+								return fmt.Errorf("a neighbour: %w", err)
+							}
+							begun.Store(true)
+							if isDown && !over.Load() {
+								whileDown.Add(1)
+							}
+						}
+						return nil
+					})
+				}
+				eventually(t, "transfers to the neighbours", begun.Load)
+				if st := s.eng.Stats(); w.route == zc.ZeroCopy && st.Arena.Pinned == 0 {
+					t.Error("nothing is pinned: nothing is at stake")
+				}
+				fault.fall(here, lost)
+				since := time.Now()
+				fallen.Store(true)
+				for _, c := range gone {
+					if err := s.end(c.LocalAddr()); !errors.Is(err, engine.ErrStalled) {
+						t.Errorf("a connection into the hole ended with %v, want ErrStalled", err)
+					}
+				}
+				took := time.Since(since)
+				over.Store(true)
+				neighbours.wait.Wait()
+				if took < stall/2 || took > 10*stall {
+					t.Errorf("the connections into the hole ended after %v, want about %v", took, stall)
+				}
+				if whileDown.Load() == 0 {
+					t.Error("no transfer to a neighbour began and ended meanwhile")
+				}
+				st := s.allBack()
+				if st.Aborted != holed || st.Undelivered == 0 {
+					t.Errorf("%d connections were reset with %d bytes undelivered, want %d", st.Aborted, st.Undelivered, holed)
+				}
+				if all, by := sent(st), st.Sends.Total(w.route).Bytes; by != all {
+					t.Errorf("%d of %d bytes went by %v", by, all, w.route)
+				}
+				fault.end(here, lost)
+				c, err := lost.dial(farAddr, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if err := sameNoise(c, 0, total); err != nil {
+					t.Errorf("after the network's return: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// sent is the number of bytes by all routes.
+func sent(st engine.Stats) (n uint64) {
+	for r := range zc.Route(zc.NumRoutes) {
+		n += st.Sends.Total(r).Bytes
+	}
+	return n
+}
