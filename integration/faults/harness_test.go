@@ -14,6 +14,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -395,6 +396,20 @@ func (c *client) fetch(names ...string) error {
 		}
 	}
 	return nil
+}
+
+// trickle reads 50 KB a second until it is told to hurry.
+type trickle struct {
+	io.Reader
+	hurry *atomic.Bool // nil: never
+}
+
+func (r trickle) Read(p []byte) (int, error) {
+	if r.hurry == nil || !r.hurry.Load() {
+		time.Sleep(20 * time.Millisecond)
+		p = p[:min(len(p), 1<<10)]
+	}
+	return r.Reader.Read(p)
 }
 
 // reset closes with RST.

@@ -4,7 +4,6 @@ package faults
 
 import (
 	"errors"
-	"io"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,20 +12,6 @@ import (
 
 	"sluice/engine"
 )
-
-// trickle reads a little at a time until it is told to hurry.
-type trickle struct {
-	io.Reader
-	hurry *atomic.Bool
-}
-
-func (r trickle) Read(p []byte) (int, error) {
-	if !r.hurry.Load() {
-		time.Sleep(20 * time.Millisecond)
-		p = p[:min(len(p), 1<<10)]
-	}
-	return r.Reader.Read(p)
-}
 
 // TestHundredsOfSlowReadersDoNotHoldUpOthers has them ask for far more than the arena holds, and
 // take it at 50 KB a second each.

@@ -57,6 +57,15 @@ func TestSoak(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			s := serveFiles(t, engine.Config{Policy: p.policy, Loops: 2})
 			n := requests / (len(policies) - 1)
+			for range 20 { // on each loop at least one, which then keeps every file open
+				c := s.dial(t, 0)
+				for name := range site.files {
+					if err := c.fetch(name); err != nil {
+						t.Fatal(err)
+					}
+				}
+				c.Close()
+			}
 			soak(t, s, n/3, 1)
 			first := settled(s)
 			began := time.Now()

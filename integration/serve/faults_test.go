@@ -58,15 +58,23 @@ func (c rawConn) stall() {
 // wantBody reads a response and compares its body with the file.
 func (c rawConn) wantBody(in *bufio.Reader, name string) {
 	c.tb.Helper()
+	if err := sameBody(in, name); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+// sameBody does so on any goroutine.
+func sameBody(in *bufio.Reader, name string) error {
 	r, err := http.ReadResponse(in, nil)
 	if err != nil {
-		c.tb.Fatal(err)
+		return err
 	}
 	h := sha256.New()
 	n, err := io.Copy(h, r.Body)
 	if want := files[name].sum; err != nil || !bytes.Equal(h.Sum(nil), want[:]) {
-		c.tb.Fatalf("%s: %d bytes, %v", name, n, err)
+		return fmt.Errorf("%s: %d bytes that are not the file, %w", name, n, err)
 	}
+	return nil
 }
 
 // withAndWithout runs a test with zero-copy and without.

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -105,6 +106,11 @@ func TestForbiddenIOUringIsNamedWithTheWayOut(t *testing.T) {
 	refused(t, rights{NoIOUring: true}, 1, []string{"io_uring is forbidden", "kernel.io_uring_disabled", "seccomp"}, "serve", "--listen", "127.0.0.1:0", dir)
 }
 
+// Which names the limit and the way out, because there is no smaller arena.
+func TestALockedMemoryLimitBelowTheSmallestArenaIsRefused(t *testing.T) {
+	refused(t, rights{Memlock: 512 << 10}, 1, []string{"RLIMIT_MEMLOCK", "512 KiB", "ulimit -l"}, "serve", "--listen", "127.0.0.1:0", dir)
+}
+
 // At the limit newcomers wait, or hear that it cannot be served now, until others leave.
 func TestTheDescriptorLimitIsSurvived(t *testing.T) {
 	const clients, loops = 60, 2
@@ -146,5 +152,44 @@ func TestTheDescriptorLimitIsSurvived(t *testing.T) {
 	newClient(t, s).want("big", "one")
 	if got := s.stop(); got.accepted != clients+1 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// While newcomers use up the descriptors, a download that had begun goes on and a connection that
+// was there is answered. Accepting rests after each error; it does not spin.
+func TestTheDescriptorLimitIsTheNewcomersAlone(t *testing.T) {
+	const clients, limit = 60, 40
+	s := startAs(t, rights{NoFile: limit}, "--loops", "1")
+	download, there := dialRaw(t, s, 64<<10), dialRaw(t, s, 0)
+	there.send(request("one"))
+	answers := bufio.NewReader(there)
+	there.wantBody(answers, "one")
+	download.send(request("big"))
+	download.stall()
+	var newcomers []rawConn
+	began := time.Now()
+	for range clients {
+		newcomers = append(newcomers, dialRaw(t, s, 0))
+	}
+	eventually(t, "no descriptor is left", func() bool { return s.descriptors() >= limit })
+	for range 100 {
+		there.send(request("one"))
+		there.wantBody(answers, "one")
+	}
+	download.wantBody(bufio.NewReaderSize(download, 1<<20), "big")
+	if n := s.descriptors(); n < limit {
+		t.Errorf("%d descriptors are open: nothing was scarce", n)
+	}
+	for _, c := range newcomers {
+		c.Close()
+	}
+	eventually(t, "only the connections from before are left", func() bool { return s.sockets() == 1+2 })
+	newClient(t, s).want("mid", "s1")
+	there.Close()
+	download.Close()
+	rests := int64(time.Since(began)/(100*time.Millisecond)) + 1
+	got := s.stop()
+	if got.accepted != clients+3 || got.acceptErrors == 0 || got.acceptErrors > rests {
+		t.Errorf("%+v, want %d accepted and at most %d accept errors", got, clients+3, rests)
 	}
 }

@@ -168,6 +168,7 @@ type count struct{ bytes, sends int64 }
 // totals is what the program says at its end.
 type totals struct {
 	accepted, closed, reset      int64
+	acceptErrors                 int64
 	copied, zeroCopied, sendfile count
 	stray, failed, undelivered   int64
 }
@@ -179,7 +180,7 @@ var numbers = regexp.MustCompile(`\d+`)
 func (s *server) totals() (t totals) {
 	s.tb.Helper()
 	for text, to := range map[string][]*int64{
-		"connections: ":             {&t.accepted, &t.closed, &t.reset},
+		"connections: ":             {&t.accepted, &t.closed, &t.reset, &t.acceptErrors},
 		" copy: ":                   {&t.copied.bytes, &t.copied.sends},
 		" zero-copy: ":              {&t.zeroCopied.bytes, &t.zeroCopied.sends},
 		" sendfile: ":               {&t.sendfile.bytes, &t.sendfile.sends},
