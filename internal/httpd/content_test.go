@@ -46,7 +46,7 @@ func etagOf(info os.FileInfo) string {
 var compared = []string{"Content-Range", "Content-Type", "Etag", "Last-Modified", "Accept-Ranges", "X-Content-Type-Options"}
 
 // sameAnswer sends one request to both servers.
-func sameAnswer(t *testing.T, ours, theirs *client, method, raw string) {
+func sameAnswer(t testing.TB, ours, theirs *client, method, raw string) {
 	t.Helper()
 	ours.send(raw)
 	theirs.send(raw)
@@ -73,7 +73,7 @@ func sameAnswer(t *testing.T, ours, theirs *client, method, raw string) {
 }
 
 // bothServers serves files of sizes that take different ways, last modified at the time given.
-func bothServers(t *testing.T, modified time.Time) (ours, theirs *client, sizes map[string]int64, tags map[string]string) {
+func bothServers(t testing.TB, modified time.Time) (ours, theirs *client, sizes map[string]int64, tags map[string]string) {
 	s := newSite(t, options{recheck: forever})
 	sizes, tags = map[string]int64{}, map[string]string{}
 	for name, size := range map[string]int{"empty": 0, "one": 1, "ten.txt": 10, "small.html": 4000, "middle": 40 << 10, "large.bin": 300 << 10} {

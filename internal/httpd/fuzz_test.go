@@ -5,9 +5,13 @@ package httpd
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // FuzzParse checks what must hold for any input: nothing panics, a head ends where an empty
@@ -92,4 +96,96 @@ func FuzzPath(f *testing.F) {
 			t.Fatalf("%q leads to %s", path, name)
 		}
 	})
+}
+
+// FuzzConditions checks that ranges and conditions are answered as net/http answers them.
+func FuzzConditions(f *testing.F) {
+	ours, theirs, _, tags := bothServers(f, modified)
+	f.Add(false, "bytes=2-5", "", "", "", "", "")
+	f.Add(true, "bytes=-1", httpTime(0), "", "", "", "")
+	f.Add(false, "bytes=0-", tags["/ten.txt"], tags["/ten.txt"], `"other"`, httpTime(-time.Hour), httpTime(time.Hour))
+	f.Add(false, "", "", "*", `W/"x" , "y`, httpTime(0), "")
+	f.Fuzz(func(t *testing.T, isHead bool, ranges, ifRange, ifMatch, ifNoneMatch, ifModified, ifUnmodified string) {
+		if strings.Contains(ranges, ",") {
+			return // several ranges are answered with the whole file
+		}
+		var lines []string
+		for i, v := range []string{ranges, ifRange, ifMatch, ifNoneMatch, ifModified, ifUnmodified} {
+			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+				return // how a head is refused is FuzzParse's
+			}
+			if v != "" {
+				lines = append(lines, []string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"}[i]+": "+v)
+			}
+		}
+		if len(strings.Join(lines, "")) > maxHead/2 {
+			return // refused for its size
+		}
+		for _, c := range []*client{ours, theirs} {
+			c.tb = t
+			must(t, c.SetDeadline(time.Now().Add(patience)))
+		}
+		method := "GET"
+		if isHead {
+			method = "HEAD"
+		}
+		sameAnswer(t, ours, theirs, method, head(method, "/ten.txt", lines...))
+	})
+}
+
+// dates are in every response, and another in each second.
+var dates = regexp.MustCompile(`\r\nDate: [^\r]*`)
+
+// FuzzStream checks that it makes no difference how what a client says is cut into packets.
+func FuzzStream(f *testing.F) {
+	for _, seed := range []string{
+		"GET /a HTTP/1.1\r\nHost: h\r\n\r\nHEAD /none HTTP/1.1\r\nHost: h\r\n\r\nGET /large HTTP/1.1\r\nHost: h\r\nRange: bytes=5-\r\n\r\n",
+		"\r\n\nGET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /dir HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /a HTTP/1.1\r\nHost: h\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /a HTTP/1.1\r\nHost: h\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP",
+		"GET /a HTTP/1.1\nHost: h\n\nGET /a HTTP/1.1\r\nHost: h\r\n\r\n",
+	} {
+		f.Add([]byte(seed), uint16(1), uint16(40))
+	}
+	s := newSite(f, options{recheck: forever})
+	s.write(f, "a", []byte("a"))
+	s.write(f, "large", noise(100<<10, 1))
+	s.write(f, "dir/index.html", []byte("index"))
+	f.Fuzz(func(t *testing.T, in []byte, cut1, cut2 uint16) {
+		a := int(cut1) % (len(in) + 1)
+		b := a + int(cut2)%(len(in)-a+1)
+		whole, cut := s.talk(t, in), s.talk(t, in[:a], in[a:b], in[b:])
+		if !bytes.Equal(whole, cut) {
+			t.Fatalf("%q: %q in one piece, %q when cut at %d and %d", in, whole, cut, a, b)
+		}
+		if len(whole) > 0 && !bytes.HasPrefix(whole, []byte("HTTP/1.1 ")) {
+			t.Fatalf("%q: %q", in, whole)
+		}
+	})
+}
+
+// talk says the pieces, each after the server has received the one before, and returns everything
+// that it answers, without the dates.
+func (s *site) talk(t *testing.T, pieces ...[]byte) []byte {
+	t.Helper()
+	nc, err := net.Dial("tcp", s.addr)
+	must(t, err)
+	defer nc.Close()
+	must(t, nc.SetDeadline(time.Now().Add(patience)))
+	for _, p := range pieces {
+		had := s.eng.Stats().BytesReceived
+		if _, err := nc.Write(p); err != nil {
+			break // it has ended the connection
+		}
+		eventually(t, "the server receives what was sent", func() bool {
+			st := s.eng.Stats()
+			return st.BytesReceived >= had+uint64(len(p)) || st.Conns == 0
+		})
+	}
+	_ = nc.(*net.TCPConn).CloseWrite() // also when it has
+	out, err := io.ReadAll(nc)
+	must(t, err)
+	nc.Close()
+	eventually(t, "the connection ends", func() bool { return s.eng.Stats().Conns == 0 })
+	return dates.ReplaceAll(out, nil)
 }
