@@ -81,6 +81,11 @@ func (e *SQE) PrepReadFixed(fd int, addr uintptr, n uint32, off int64, index uin
 	e.Opcode, e.FD, e.Addr, e.Len, e.Off, e.BufIndex = OpReadFixed, int32(fd), uint64(addr), n, uint64(off), index
 }
 
+// PrepRead prepares a read at off into n bytes at addr.
+func (e *SQE) PrepRead(fd int, addr uintptr, n uint32, off int64) {
+	e.Opcode, e.FD, e.Addr, e.Len, e.Off = OpRead, int32(fd), uint64(addr), n, uint64(off)
+}
+
 // PrepPoll prepares one poll(2) for events.
 func (e *SQE) PrepPoll(fd int, events uint32) {
 	e.Opcode, e.FD, e.OpFlags = OpPollAdd, int32(fd), events
