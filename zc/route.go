@@ -40,13 +40,16 @@ const (
 	NoBuffers                    // sendfile: the arena had no buffer for the file's bytes
 	Demoted                      // copy: from private memory, the peer having held up shared memory
 	FileTooSmall                 // a small file's bytes were read into the arena, to leave with their header
+	NotResident                  // a file's bytes were read into the arena: for them sendfile would have waited for the disk
+	CacheUnknown                 // the same, where the kernel does not say what the page cache holds
 
 	NumReasons = iota
 )
 
 func (r Reason) String() string {
 	return [NumReasons]string{"above-threshold", "below-threshold", "fixed-policy", "small-segments", "path-copies", "probe",
-		"over-budget", "ktls", "unix-socket", "socket-copies", "policy-off", "no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "demoted", "file-too-small"}[r]
+		"over-budget", "ktls", "unix-socket", "socket-copies", "policy-off", "no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "demoted", "file-too-small",
+		"not-resident", "cache-unknown"}[r]
 }
 
 // Mode is who sets the threshold.
