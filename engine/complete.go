@@ -205,12 +205,17 @@ func (l *loop) afterSend(c *Conn) {
 		l.stats.ResponseTime.Observe(l.now - c.queuedAt)
 	}
 	l.shareFreed()
+	l.relieve(c)
+	if c.queue.len() > 0 || c.state != connOpen {
+		c.markStep()
+	}
+}
+
+// relieve has Writable called when a congested queue has fallen below the low-water mark.
+func (l *loop) relieve(c *Conn) {
 	if c.congested && c.queue.bytes < int64(l.cfg.LowWater) {
 		c.congested = false
 		l.writable = append(l.writable, c)
-	}
-	if c.queue.len() > 0 || c.state != connOpen {
-		c.markStep()
 	}
 }
 

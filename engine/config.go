@@ -92,14 +92,18 @@ const (
 	// maxSends bounds the sends of a loop between submission and notification; at the limit
 	// connections wait for notifications. Each takes about a KiB.
 	maxSends = 1 << 16
-	// sendfileTurn bounds one sendfile call, so that one connection does not hold up a turn. What
-	// is handed over at a time should still be in the cache when the peer reads it: with 1 MiB a
-	// response of that size cost a third more over loopback.
-	sendfileTurn = 256 << 10
-	// fileChunk is how much of a file is read at a time, and readAhead how much may be in
-	// memory and unsent: two chunks, one being sent while the next is read.
+	// fileChunk is the stretch of a file that is read, or handed to the socket by sendfile, at a
+	// time, so that one connection does not hold up a turn; its way is decided anew for each. What
+	// sendfile hands over should still be in the processor's cache when the peer reads it: with
+	// 1 MiB a response of that size cost a third more over loopback.
 	fileChunk = 256 << 10
+	// readAhead is how much of a file may be in memory and unsent: two chunks, one being sent
+	// while the next is read.
 	readAhead = 2 * fileChunk
+	// directSize is the size from which a file that the page cache does not hold is read around
+	// it (O_DIRECT). A stream of this length would take the place of a few thousand small files,
+	// which are asked for again sooner than its own first page is.
+	directSize = 64 << 20
 	// holdBack is the size below which what is queued waits for the read behind it, to leave
 	// in the same send: a response's header.
 	holdBack = 4 << 10

@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
+	"sluice/bufreg"
+	"sluice/internal/kernel"
 	"sluice/ring"
 	"sluice/zc"
 )
@@ -18,13 +22,33 @@ type File struct {
 	name string
 	end  func() error // closes it
 	refs atomic.Int32
+
+	// direct is a descriptor of the same file whose reads go around the page cache, or -1.
+	// Their offsets and lengths are multiples of align, a power of two.
+	direct atomic.Int32
+	align  int64
 }
 
-// NewFile takes over f, which must be a regular file opened for reading.
+// NewFile takes over f, which must be a regular file opened for reading. Of a file of 64 MiB or
+// more it also opens a second descriptor, with O_DIRECT. It may wait for the file system.
 func NewFile(f *os.File) *File {
-	file := &File{f: f, fd: int(f.Fd()), name: f.Name(), end: f.Close}
-	file.refs.Store(1)
+	file := newFile(int(f.Fd()), f.Name(), f.Close)
+	file.f = f
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() >= directSize {
+		if fd, align := sysOpenDirect(file.fd); fd >= 0 {
+			file.direct.Store(int32(fd))
+			file.align = align
+			file.end = func() error { return errors.Join(f.Close(), sysClose(fd)) }
+		}
+	}
 	return file
+}
+
+func newFile(fd int, name string, end func() error) *File {
+	f := &File{fd: fd, name: name, end: end}
+	f.refs.Store(1)
+	f.direct.Store(-1)
+	return f
 }
 
 // Retain adds a reference and returns f.
@@ -50,17 +74,26 @@ func (f *File) File() *os.File { return f.f }
 
 // fileItem is what is left to send of a file.
 type fileItem struct {
-	f      *File
-	off    int64
-	left   int64
+	f    *File
+	off  int64
+	left int64
+
+	// What is decided once: how the file goes when nothing is in the way.
+	chosen bool
 	route  zc.Route
 	reason zc.Reason
-	chosen bool
+
+	// And of the next stretch, or the one that is being read.
+	way    zc.Decision
+	held   kernel.Residency // unknown also where it makes no difference
+	direct bool             // it is read around the page cache
+	warm   int64            // up to here the file was read into the page cache for want of a buffer
 }
 
 // SendFile queues n bytes of f from off and takes over one reference to f, also when it
 // fails. They leave by zero-copy from registered memory or by sendfile(2), whichever suits
-// the connection, and never pass through the Go heap. A file that turns out to be shorter
+// the connection, and never pass through the Go heap; no loop waits for a disk. What was picked,
+// for each stretch, Stats.Sends counts by route and reason. A file that turns out to be shorter
 // ends the connection with ErrFileTruncated.
 //
 // Errors: ErrClosed, ErrBacklogFull.
@@ -79,10 +112,13 @@ func (c *Conn) SendFile(f *File, off, n int64) error {
 	return nil
 }
 
-// chooseFile decides how a file goes: by zero-copy where that is allowed and pays; else a
+// chooseFile decides once how a file goes: by zero-copy where that is allowed and pays; else a
 // small one through the arena, to leave with its header in one send, and a large one by
 // sendfile, which copies nothing on the way to the socket.
 func (l *loop) chooseFile(c *Conn, f *fileItem) {
+	if f.chosen {
+		return
+	}
 	f.chosen = true
 	ok, why := l.cfg.Policy.Pays(l.can, c.sock, int(f.left))
 	switch {
@@ -95,46 +131,127 @@ func (l *loop) chooseFile(c *Conn, f *fileItem) {
 	}
 }
 
-// pumpFile takes the next step for the first file of a queue.
+// pumpFile takes the next step for the first file of a queue: its next stretch is read into
+// the arena, or handed to the socket. The loop's thread never waits for a disk: where the page
+// cache lacks a stretch, sendfile would.
 func (l *loop) pumpFile(c *Conn) {
-	at, before, ok := c.queue.firstFile()
-	if !ok {
-		return // enough is in memory before it
+	at, ok := c.queue.firstFile()
+	if !ok || c.reading {
+		return // enough is in memory before it, or on the way there
 	}
 	f := c.queue.at(at).file
-	if !f.chosen {
-		l.chooseFile(c, f)
+	l.chooseFile(c, f)
+	first := at == 0 && !c.polling
+	if f.route == zc.Sendfile && !first {
+		return // what is before it leaves first
 	}
-	if f.route == zc.Sendfile {
-		if at == 0 && c.sending == nil && !c.polling {
-			l.sendfile(c, f)
-		}
-		return
-	}
-	if !c.reading && before < readAhead {
-		l.readFile(c, f, at)
+	n := int(min(f.left, fileChunk))
+	switch into := l.decideStretch(c, f, at, n); {
+	case into != nil:
+		l.readFile(c, f, into, n)
+	case !first: // no buffer, and not yet sendfile's turn: looked at anew after the send before it
+	case f.held == kernel.Resident:
+		l.sendfile(c, f, n)
+	case f.off < f.warm:
+		l.sendfile(c, f, int(min(int64(n), f.warm-f.off)))
+	default:
+		l.warmFile(c, f, n)
 	}
 }
 
-// readFile submits a read of the next bytes of f into registered memory: into the room
-// behind the header before it when both fit one buffer, else into a buffer of its own.
-func (l *loop) readFile(c *Conn, f *fileItem, at int) {
-	n := int(min(f.left, fileChunk))
-	into := l.headerFor(c, at, n)
-	if into == nil {
-		b, err := l.cache.Lease(n)
-		if err != nil {
-			l.readShort(c, f)
-			return
+// decideStretch is the one place where the way of a file's next n bytes is decided, of each
+// stretch anew, and noted in f.way. It returns the item that they are to be read into, or nil
+// when they go by sendfile.
+func (l *loop) decideStretch(c *Conn, f *fileItem, at, n int) (into *item) {
+	f.way, f.held = zc.Decision{Route: f.route, Reason: f.reason}, kernel.ResidencyUnknown
+	if f.route == zc.Sendfile || f.f.direct.Load() >= 0 {
+		f.held = l.sys.Residency(f.f.fd, f.off, n)
+	}
+	if f.route == zc.Sendfile {
+		switch f.held {
+		case kernel.Resident:
+			return nil
+		case kernel.NotResident:
+			f.way = zc.Decision{Route: zc.Copy, Reason: zc.NotResident}
+		case kernel.ResidencyUnknown:
+			f.way = zc.Decision{Route: zc.Copy, Reason: zc.CacheUnknown}
 		}
-		c.queue.insert(at, item{buf: b.View(0, 0), writable: true})
-		into = c.queue.at(at)
+	}
+	into, why := l.roomForFile(c, at, n)
+	if into == nil {
+		f.way = zc.Decision{Route: zc.Sendfile, Reason: why}
+		f.held = l.sys.Residency(f.f.fd, f.off, n)
+	}
+	return into
+}
+
+// roomForFile returns an item that n bytes of the file at position at may be read into: the
+// header before it when both fit one buffer, else one with a buffer of its own. It is nil when
+// the arena is used up, or what is left of it is for others.
+func (l *loop) roomForFile(c *Conn, at, n int) (*item, zc.Reason) {
+	if h := l.headerFor(c, at, n); h != nil {
+		return h, 0
+	}
+	if !l.mayHold(c, n) {
+		return nil, zc.OverBudget
+	}
+	b, err := l.cache.Lease(n)
+	if err != nil {
+		l.stats.NoBuffers++
+		return nil, zc.NoBuffers
+	}
+	c.queue.insert(at, item{buf: b.View(0, 0), writable: true})
+	return c.queue.at(at), 0
+}
+
+// readFile submits a read of the next n bytes of f, or of somewhat fewer, into the room behind
+// an item's view.
+func (l *loop) readFile(c *Conn, f *fileItem, into *item, n int) {
+	fd := f.f.fd
+	f.direct = false
+	if direct := int(f.f.direct.Load()); direct >= 0 && f.held == kernel.NotResident {
+		// A read around the page cache begins and ends at multiples of align. One that does not
+		// begin there is made to end there: so only the first and the last stretch are buffered.
+		past := f.f.align - 1
+		if int64(n) < f.left {
+			n -= int((f.off + int64(n)) & past)
+		}
+		addr := into.buf.Addr() + uintptr(into.buf.Len())
+		if f.direct = (f.off|int64(n))&past == 0 && addr%bufreg.MinBuffer == 0; f.direct {
+			fd = direct
+		}
 	}
 	into.filling, c.reading = true, true
+	if f.way.Route == zc.Copy {
+		into.fileReason = f.way.Reason
+	}
 	l.heavy += n
 	room := into.buf.Extend(n).View(into.buf.Len(), n)
 	e := l.sqe()
-	e.PrepReadFixed(f.f.fd, room.Addr(), uint32(n), f.off, room.Index())
+	e.PrepReadFixed(fd, room.Addr(), uint32(n), f.off, room.Index())
+	if f.held == kernel.NotResident && !f.direct {
+		e.Flags |= ring.SQEAsync // starting a readahead may wait for a disk with a full queue
+	}
+	e.UserData = userData(kindRead, c.id)
+}
+
+// warmFile has the page cache read the next n bytes of the file at the head of the queue, which
+// sendfile then takes: what is left to do without a buffer of the arena. Waiting for one could
+// be for ever, since the handlers may hold all of them, or queues behind files like this one.
+func (l *loop) warmFile(c *Conn, f *fileItem, n int) {
+	if l.waste == nil {
+		m, err := mapMemory(fileChunk)
+		if err != nil {
+			l.abort(c, fmt.Errorf("map %d bytes to read %s into: %w", fileChunk, f.f.name, err))
+			return
+		}
+		l.waste = m
+	}
+	c.queue.at(0).filling, c.reading = true, true
+	f.direct = false
+	e := l.sqe()
+	e.PrepRead(f.f.fd, uintptr(unsafe.Pointer(&l.waste[0])), uint32(n), f.off)
+	e.Flags |= ring.SQEAsync
 	e.UserData = userData(kindRead, c.id)
 }
 
@@ -169,25 +286,29 @@ func (l *loop) headerFor(c *Conn, at, n int) *item {
 // so that both leave in one send.
 const MaxHeader = 4 << 10
 
-// readShort goes on without a buffer: by sendfile, which needs none.
-func (l *loop) readShort(c *Conn, f *fileItem) {
-	l.stats.NoBuffers++
-	f.route, f.reason = zc.Sendfile, zc.NoBuffers
-	c.markStep()
-}
-
 // fileRead takes the completion of a read.
 func (l *loop) fileRead(c *Conn, e *ring.CQE) {
-	c.reading, c.takenAt = false, l.now // the peer may have had nothing to take meanwhile
+	c.reading = false
+	if c.sending == nil && c.notifying == 0 {
+		c.takenAt = l.now // the peer had nothing to take meanwhile
+	}
 	at := 0
 	for !c.queue.at(at).filling {
 		at++
 	}
 	it := c.queue.at(at)
 	it.filling = false
-	f := c.queue.at(at + 1).file
+	f := it.file // it was to be in the page cache
+	if f == nil {
+		f = c.queue.at(at + 1).file
+	}
 	switch errno := syscall.Errno(-e.Res); {
+	case e.Res > 0 && it.file != nil:
+		f.warm = f.off + int64(e.Res)
 	case e.Res > 0:
+		if f.direct {
+			l.stats.DirectBytes += uint64(e.Res)
+		}
 		c.queue.extend(it, int(e.Res))
 		c.queue.fileRead(f, int64(e.Res))
 		if f.left == 0 {
@@ -197,6 +318,8 @@ func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 		l.abort(c, fmt.Errorf("%s at byte %d, %d bytes missing: %w", f.f.name, f.off, f.left, ErrFileTruncated))
 		return
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+	case errno == syscall.EINVAL && f.direct:
+		f.f.direct.Store(-1) // opened with O_DIRECT, but not read: some file systems say so only now
 	default:
 		l.abort(c, fmt.Errorf("read %s at byte %d: %w", f.f.name, f.off, errno))
 		return
@@ -208,17 +331,17 @@ func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 	c.markStep()
 }
 
-// sendfile hands file pages to the socket until it is full or the turn is long enough.
-func (l *loop) sendfile(c *Conn, f *fileItem) {
-	ask := min(f.left, sendfileTurn)
-	n, errno := l.sys.Sendfile(c.fd, f.f.fd, f.off, int(ask))
+// sendfile hands ask bytes of file pages to the socket, or as many as it takes.
+func (l *loop) sendfile(c *Conn, f *fileItem, ask int) {
+	n, errno := l.sys.Sendfile(c.fd, f.f.fd, f.off, ask)
 	switch {
 	case n > 0:
 		c.activeAt = l.now
-		l.stats.Sends.Add(zc.Sendfile, f.reason, uint64(n))
-		c.note(zc.Sendfile, f.reason, uint32(n))
-		c.reportSent(n, zc.Sendfile, f.reason, ByRoute)
+		l.stats.Sends.Add(zc.Sendfile, f.way.Reason, uint64(n))
+		c.note(zc.Sendfile, f.way.Reason, uint32(n))
+		c.reportSent(n, zc.Sendfile, f.way.Reason, ByRoute)
 		c.queue.fileRead(f, int64(n))
+		l.relieve(c) // the file may be large, and the socket full for long
 	case errno == syscall.EAGAIN:
 	case errno == syscall.EINTR:
 		c.markLater()
@@ -235,7 +358,7 @@ func (l *loop) sendfile(c *Conn, f *fileItem) {
 	case f.left == 0:
 		l.fileDone(c, 0)
 		l.afterSend(c)
-	case int64(n) == ask:
+	case n == ask:
 		c.markLater()
 	default: // the socket is full
 		c.polling = true
@@ -263,10 +386,21 @@ func (l *loop) sendfileFollows(c *Conn, i int) bool {
 	if f == nil {
 		return false
 	}
-	if !f.chosen {
-		l.chooseFile(c, f)
-	}
+	l.chooseFile(c, f)
 	return f.route == zc.Sendfile
+}
+
+// fileReason is why a send of the first segments of a queue was decided as d: a copy of a file's
+// bytes says why they were read.
+func (q *sendQueue) fileReason(d zc.Decision) zc.Reason {
+	if d.Route == zc.Copy {
+		for i := range d.Segments {
+			if why := q.at(i).fileReason; why != 0 {
+				return why
+			}
+		}
+	}
+	return d.Reason
 }
 
 // fileItemPool keeps fileItems for the next file.

@@ -27,7 +27,7 @@ var fileRoutes = []struct {
 	way    way
 }{
 	{"zero-copy", everything, 200_000, way{zc.ZeroCopy, zc.FixedPolicy}},
-	{"copy of a small file", copying, smallFile, way{zc.Copy, zc.PolicyOff}},
+	{"copy of a small file", copying, smallFile, way{zc.Copy, zc.FileTooSmall}},
 	{"sendfile", copying, smallFile + 1, way{zc.Sendfile, zc.PolicyOff}},
 }
 
@@ -57,7 +57,7 @@ func (k *link) sendFile(f *os.File, header int, off, n int64) {
 
 func TestFilesOfEverySizeArrive(t *testing.T) {
 	for _, r := range fileRoutes[:2] {
-		for _, n := range []int64{0, 1, 4095, smallFile, smallFile + 1, fileChunk, fileChunk + 1, 3*sendfileTurn + 17} {
+		for _, n := range []int64{0, 1, 4095, smallFile, smallFile + 1, fileChunk, fileChunk + 1, 3*fileChunk + 17} {
 			t.Run(fmt.Sprintf("%v, %d bytes", r.policy.Mode, n), func(t *testing.T) {
 				e := newEngine(t, Config{Policy: r.policy})
 				k := connect(t, e, &handler{}, 0)
@@ -157,9 +157,9 @@ func TestHeaderAndFileLeaveTogether(t *testing.T) {
 	}{
 		{"zero-copy of a small file", everything, 3000, []way{{zc.ZeroCopy, zc.FixedPolicy}}, 1},
 		{"zero-copy of more than the header's buffer has room for", everything, 20_000, []way{{zc.ZeroCopy, zc.FixedPolicy}}, 1},
-		{"copy of a small file", copying, 3000, []way{{zc.Copy, zc.PolicyOff}}, 1},
-		{"copy of more than the header's buffer has room for", copying, 20_000, []way{{zc.Copy, zc.PolicyOff}}, 1},
-		{"copy of the largest small file", copying, smallFile, []way{{zc.Copy, zc.PolicyOff}}, 2},
+		{"copy of a small file", copying, 3000, []way{{zc.Copy, zc.FileTooSmall}}, 1},
+		{"copy of more than the header's buffer has room for", copying, 20_000, []way{{zc.Copy, zc.FileTooSmall}}, 1},
+		{"copy of the largest small file", copying, smallFile, []way{{zc.Copy, zc.FileTooSmall}}, 2},
 		{"sendfile", copying, smallFile + 1, []way{{zc.Copy, zc.PolicyOff}, {zc.Sendfile, zc.PolicyOff}}, 2},
 	} {
 		t.Run(r.name, func(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bufreg"
+	"sluice/internal/kernel"
 	"sluice/ring"
 	"sluice/zc"
 )
@@ -113,6 +114,11 @@ func echo() *handler {
 // ever for peers to close: a test that forgets to, or an engine that does not see it, fails.
 func startEngine(tb testing.TB, cfg Config) *Engine {
 	tb.Helper()
+	return startEngineOn(tb, testSystem(), cfg)
+}
+
+func startEngineOn(tb testing.TB, sys kernel.System, cfg Config) *Engine {
+	tb.Helper()
 	if cfg.Loops == 0 {
 		cfg.Loops = 1
 	}
@@ -122,7 +128,7 @@ func startEngine(tb testing.TB, cfg Config) *Engine {
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Hour
 	}
-	e, err := newOn(testSystem(), cfg)
+	e, err := newOn(sys, cfg)
 	if errors.Is(err, ring.ErrUnsupported) {
 		tb.Skip(err)
 	}
@@ -157,7 +163,12 @@ func stopEngine(tb testing.TB, e *Engine) Stats {
 // newEngine is startEngine for a test at whose end nothing may be held or unexplained.
 func newEngine(tb testing.TB, cfg Config) *Engine {
 	tb.Helper()
-	e := startEngine(tb, cfg)
+	return newEngineOn(tb, testSystem(), cfg)
+}
+
+func newEngineOn(tb testing.TB, sys kernel.System, cfg Config) *Engine {
+	tb.Helper()
+	e := startEngineOn(tb, sys, cfg)
 	tb.Cleanup(func() {
 		tb.Helper()
 		wantNothingHeld(tb, stopEngine(tb, e))

@@ -41,6 +41,7 @@ type loop struct {
 	conns       table[Conn]
 	sends       sendOps
 	fileItems   fileItemPool
+	waste       []byte // what warmFile reads into; nil before the first time
 	inputs      inputPool
 	budget      zc.Budget
 	queued      int64 // bytes of memory in the queues of all connections
@@ -336,6 +337,9 @@ func (l *loop) close() {
 		l.sys.Close(l.wakeFD)
 	}
 	l.sends.unmap()
+	if l.waste != nil {
+		unmapMemory(l.waste)
+	}
 	if l.cache != nil {
 		l.cache.Flush()
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sluice/bufreg"
+	"sluice/zc"
 )
 
 // item is one piece of a send queue: memory, or what is left of a file.
@@ -13,9 +14,11 @@ type item struct {
 	// writable says that the lease is the engine's own and has room after the view, for
 	// Write and for file reads.
 	writable bool
-	// filling says that a read into the room after the view is in flight: the item and
-	// those behind it are not sent before it ends.
+	// filling says that a read into the room after the view is in flight, or of the file into
+	// the page cache: the item and those behind it are not sent before it ends.
 	filling bool
+	// fileReason is why a file's bytes were read into the buffer; 0: to go by zero-copy, or none were.
+	fileReason zc.Reason
 }
 
 // sendQueue is a connection's output in order. The first inFlight items belong to the send
@@ -116,17 +119,18 @@ func (q *sendQueue) fileRead(f *fileItem, n int64) {
 	q.bytes -= n
 }
 
-// firstFile is the position of the first file and the bytes of memory before it; looking
-// stops, with false, where enough is queued before it to keep the socket busy.
-func (q *sendQueue) firstFile() (at int, before int, ok bool) {
+// firstFile is the position of the first file; looking stops, with false, where enough is
+// queued before it to keep the socket busy.
+func (q *sendQueue) firstFile() (at int, ok bool) {
+	before := 0
 	for i := range q.len() {
 		it := q.at(i)
 		if it.file != nil {
-			return i, before, true
+			return i, true
 		}
 		if before += it.buf.Len(); before >= readAhead {
 			break
 		}
 	}
-	return 0, before, false
+	return 0, false
 }

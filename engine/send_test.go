@@ -144,13 +144,13 @@ var policies = []struct {
 	}},
 	{name: "zero-copy from 16 KiB", policy: zc.Policy{Mode: zc.Fixed, Threshold: 16 << 10}, want: ways{
 		must: []way{{zc.ZeroCopy, zc.FixedPolicy}, {zc.Copy, zc.FixedPolicy}},
-		may:  []way{{zc.Copy, zc.SmallSegments}},
+		may:  []way{{zc.Copy, zc.SmallSegments}, {zc.Copy, zc.FileTooSmall}},
 	}, gathers: true},
 	{name: "no zero-copy", policy: zc.Policy{Mode: zc.Off}, want: ways{
-		must: []way{{zc.Copy, zc.PolicyOff}, {zc.Sendfile, zc.PolicyOff}},
+		must: []way{{zc.Copy, zc.PolicyOff}, {zc.Copy, zc.FileTooSmall}, {zc.Sendfile, zc.PolicyOff}},
 	}},
 	{name: "adaptive", policy: zc.Policy{}, want: ways{
-		must: []way{{zc.Copy, zc.PathCopies}, {zc.Sendfile, zc.PathCopies}},
+		must: []way{{zc.Copy, zc.PathCopies}, {zc.Copy, zc.FileTooSmall}, {zc.Sendfile, zc.PathCopies}},
 	}},
 }
 
@@ -227,6 +227,7 @@ func TestMixedStreamsArriveOnAKernelWithoutFixedVectors(t *testing.T) {
 		{zc.ZeroCopy, zc.FixedPolicy},
 		{zc.Copy, zc.FixedPolicy},
 		{zc.Copy, zc.NoFixedVectors},
+		{zc.Copy, zc.FileTooSmall},
 	}})
 }
 

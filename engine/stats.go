@@ -19,6 +19,7 @@ type Stats struct {
 	Sends         zc.Counters // by route and reason
 	SendErrors    uint64
 	Undelivered   uint64 // bytes that were queued when their connection ended
+	DirectBytes   uint64 // read from files around the page cache
 	NoBuffers     uint64 // leases refused because the arena was used up
 	RecvNoBuffers uint64 // receives that found no provided buffer, and were armed again
 	CQOverflows   uint64 // turns that found the completion queue overflowed
@@ -65,6 +66,7 @@ func (s *Stats) merge(o *Stats) {
 	s.Sends.Merge(&o.Sends)
 	s.SendErrors += o.SendErrors
 	s.Undelivered += o.Undelivered
+	s.DirectBytes += o.DirectBytes
 	s.NoBuffers += o.NoBuffers
 	s.RecvNoBuffers += o.RecvNoBuffers
 	s.CQOverflows += o.CQOverflows

@@ -61,11 +61,13 @@ func (s *Stepped) Drain(timeout time.Duration) {
 	}
 }
 
-// File is a descriptor of the System as a File, with one reference. end is called at the last
-// Release.
-func (s *Stepped) File(fd int, name string, end func() error) *File {
-	f := &File{fd: fd, name: name, end: end}
-	f.refs.Store(1)
+// File is a descriptor of the System as a File, with one reference. direct is another of the
+// same file, for reads around the page cache at multiples of align, or -1. end is called at
+// the last Release.
+func (s *Stepped) File(fd, direct int, align int64, name string, end func() error) *File {
+	f := newFile(fd, name, end)
+	f.direct.Store(int32(direct))
+	f.align = align
 	return f
 }
 

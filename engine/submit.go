@@ -122,7 +122,9 @@ func (l *loop) route(c *Conn, sizes []uint32) zc.Decision {
 	case !c.queue.at(0).buf.Registered():
 		return zc.Decision{Route: zc.Copy, Reason: zc.Demoted, Segments: len(sizes)}
 	}
-	return l.cfg.Policy.Route(l.can, c.sock, sizes)
+	d := l.cfg.Policy.Route(l.can, c.sock, sizes)
+	d.Reason = c.queue.fileReason(d)
+	return d
 }
 
 // prepSend writes the submission entry.

@@ -1,11 +1,14 @@
 package engine
 
 import (
+	"fmt"
 	"math"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/bufreg"
 )
 
 // The system calls that prepare sockets and memory; what a loop does to them goes through
@@ -53,6 +56,28 @@ func sysReusePort(_, _ string, c syscall.RawConn) (err error) {
 	}
 	return err
 }
+
+// sysOpenDirect opens a file once more, for reads around the page cache, and says what their
+// offsets and lengths must be multiples of: by statx where it knows (6.1), else a page, which
+// suits every usual block size. It returns -1 where the file system, or what the arena's
+// buffers begin at, does not permit such reads.
+func sysOpenDirect(fd int) (direct int, align int64) {
+	align = bufreg.MinBuffer
+	var st unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) == nil && st.Mask&unix.STATX_DIOALIGN != 0 {
+		align = int64(st.Dio_offset_align)
+		if align == 0 || fileChunk%align != 0 || st.Dio_mem_align > bufreg.MinBuffer {
+			return -1, 0
+		}
+	}
+	direct, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, 0
+	}
+	return direct, align
+}
+
+func sysClose(fd int) error { return unix.Close(fd) }
 
 func sysPinThread(cpu int) error {
 	var set unix.CPUSet

@@ -27,6 +27,10 @@ func sysTune(int, time.Duration) error { return ring.ErrUnsupported }
 
 func sysReusePort(_, _ string, _ syscall.RawConn) error { return ring.ErrUnsupported }
 
+func sysOpenDirect(int) (direct int, align int64) { return -1, 0 }
+
+func sysClose(int) error { return ring.ErrUnsupported }
+
 func sysPinThread(int) error { return ring.ErrUnsupported }
 
 func mapMemory(int) ([]byte, error) { return nil, ring.ErrUnsupported }

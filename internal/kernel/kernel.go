@@ -26,6 +26,15 @@ type Ring interface {
 	Close() error
 }
 
+// Residency is whether the page cache holds a stretch of a file.
+type Residency uint8
+
+const (
+	ResidencyUnknown Residency = iota // the kernel does not say
+	Resident
+	NotResident // some of it is missing, or on its way from the disk
+)
+
 // BufRing is what a loop uses of a [ring.BufRing].
 type BufRing interface {
 	Bytes(id uint16) []byte
@@ -58,7 +67,10 @@ type System interface {
 	ShutdownWrite(fd int) error
 	// ResetOnClose has Close reset the connection and drop what the socket holds.
 	ResetOnClose(fd int)
-	// Sendfile sends up to n bytes of file in from off, without waiting for the socket.
+	// Residency tells, without waiting, whether the page cache holds n bytes of a file from off.
+	Residency(fd int, off int64, n int) Residency
+	// Sendfile sends up to n bytes of file in from off, without waiting for the socket. It waits
+	// for the disk when the page cache does not hold them: Residency is asked first.
 	Sendfile(out, in int, off int64, n int) (int, syscall.Errno)
 	// BytesAcked is how many bytes the peer's TCP has acknowledged, and whether the socket holds
 	// more for it. Where that is not known it is 0 and false.

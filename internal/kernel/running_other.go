@@ -46,6 +46,9 @@ func (Running) ShutdownWrite(int) error { return ring.ErrUnsupported }
 // ResetOnClose does nothing.
 func (Running) ResetOnClose(int) {}
 
+// Residency does not know.
+func (Running) Residency(int, int64, int) Residency { return ResidencyUnknown }
+
 // Sendfile fails.
 func (Running) Sendfile(int, int, int64, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 

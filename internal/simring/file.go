@@ -2,30 +2,42 @@ package simring
 
 import (
 	"syscall"
+
+	"sluice/ring"
 )
 
 // file is an open file of pseudo-random content. size is what it has, which may be less than
 // somebody announced.
 type file struct {
-	w    *World
-	seed byte
-	size int64
+	w     *World
+	seed  byte
+	size  int64
+	cache *pageCache
+
+	twin    int   // the descriptor for reads around the page cache, or -1
+	direct  bool  // this is it
+	align   int64 // what such reads are multiples of
+	refuses bool  // and they fail
 }
 
 // OpenFile makes a file of size bytes and opens it. It may turn out to be shorter.
 func (w *World) OpenFile(size int64) (fd int, content func(off, n int64) []byte) {
-	f := &file{w: w, seed: byte(w.Intn(256)), size: size}
+	f := &file{w: w, seed: byte(w.Intn(256)), size: size, twin: -1}
 	if size > 0 && w.odds(w.Faults.Truncated) {
 		f.size = int64(w.Intn(int(size)))
 	}
+	f.cache = w.newPageCache(f.size)
 	return w.open(f), func(off, n int64) []byte { return f.bytes(off, int(n)) }
 }
 
 // CloseFile closes a file that OpenFile opened.
 func (w *World) CloseFile(fd int) {
-	if _, ok := w.fds[fd].(*file); !ok {
+	f, ok := w.fds[fd].(*file)
+	if !ok {
 		w.fail("close of descriptor %d, which is no open file", fd)
+		return
 	}
+	delete(w.fds, f.twin)
 	delete(w.fds, fd)
 }
 
@@ -52,6 +64,10 @@ func (r *Ring) startRead(q *request) {
 		w.fail("read of descriptor %d, which is no open file", e.FD)
 		return
 	}
+	if f.direct && (int64(e.Off)%f.align != 0 || int64(e.Len)%f.align != 0 || e.Addr%pageSize != 0) {
+		w.fail("read around the page cache of %d bytes at %d to %#x, which are no multiples of %d", e.Len, e.Off, e.Addr, f.align)
+		return
+	}
 	w.after(w.delay(), func() {
 		switch {
 		case w.odds(w.Faults.ReadError):
@@ -60,12 +76,22 @@ func (r *Ring) startRead(q *request) {
 		case w.odds(w.Faults.ShortRead) && w.Intn(2) == 0:
 			q.finish(negative([]syscall.Errno{syscall.EAGAIN, syscall.EINTR}[w.Intn(2)]))
 			return
+		case f.refuses:
+			q.finish(negative(syscall.EINVAL))
+			return
 		}
 		n := int(min(int64(e.Len), max(0, f.size-int64(e.Off))))
 		if n > 1 && w.odds(w.Faults.ShortRead) {
 			n = w.Between(1, n)
 		}
-		copy(memory(e.Addr, n), f.bytes(int64(e.Off), n))
+		if !f.direct {
+			f.cache.wasRead(int64(e.Off), int64(n))
+		}
+		data := f.bytes(int64(e.Off), n)
+		if e.Opcode == ring.OpRead {
+			clear(data) // whoever looks at memory that is not the arena's finds something else
+		}
+		copy(memory(e.Addr, n), data)
 		q.finish(int32(n))
 	})
 }

@@ -202,7 +202,7 @@ func (r *Ring) start(e ring.SQE) {
 		l.pump()
 	case ring.OpPollAdd:
 		r.startPoll(q)
-	case ring.OpReadFixed:
+	case ring.OpReadFixed, ring.OpRead:
 		r.startRead(q)
 	case ring.OpAsyncCancel:
 		r.cancel(q)

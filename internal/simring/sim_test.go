@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"syscall"
 	"time"
 
 	"sluice/bufreg"
@@ -266,7 +267,8 @@ func (s *session) sendFile(size int64) {
 	m := s.m
 	fd, content := m.OpenFile(size)
 	m.files[fd] = true
-	f := m.eng.File(fd, "file", func() error {
+	direct, align := m.OpenDirect(fd)
+	f := m.eng.File(fd, direct, align, "file", func() error {
 		delete(m.files, fd)
 		m.World.CloseFile(fd)
 		return nil
@@ -510,6 +512,8 @@ func (m *sim) final() error {
 			m.failf("connection %d closed in order and lost %d of %d bytes", s.peer.FD, len(s.want)-len(s.peer.Peer.Got), len(s.want))
 		case errors.Is(s.err, engine.ErrStalled) && !s.lazy && !m.jumps && m.Faults.LateNotify == 0 && m.Faults.Joined == 0 && !s.dead:
 			m.failf("connection %d was cut off as stalled, and its peer read all the time", s.peer.FD)
+		case errors.Is(s.err, syscall.EINVAL):
+			m.failf("connection %d failed with %v: a file system that refuses a way of reading has another", s.peer.FD, s.err)
 		case s.err == nil && s.short:
 			m.failf("connection %d closed in order after a truncated file", s.peer.FD)
 		case s.err != nil && s.peer.Peer.SawFIN && len(s.peer.Peer.Got) != len(s.want):

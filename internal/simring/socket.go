@@ -91,6 +91,9 @@ func (w *World) Sendfile(out, in int, off int64, n int) (int, syscall.Errno) {
 	if s.sending != nil {
 		w.fail("sendfile while a send is in flight: bytes may be reordered")
 	}
+	if !all(span(f.cache.seen, off, int64(n))) {
+		w.fail("sendfile of %d bytes from %d without knowing that the page cache holds them: the loop would wait for the disk", n, off)
+	}
 	room := s.room - s.used
 	switch {
 	case s.reset || s.shut:
