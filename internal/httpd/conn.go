@@ -86,7 +86,7 @@ func (c *conn) answer(r request) bool {
 	case e.file == nil:
 		return c.text(r, e.status, e.target)
 	case r.plain:
-		return c.send(r, append(c.shard.head[:0], e.head...), e, 0, e.info.Size())
+		return c.send(r, http.StatusOK, append(c.shard.head[:0], e.head...), e, 0, e.info.Size())
 	}
 	return c.serveContent(r, e)
 }
@@ -124,7 +124,7 @@ func (c *conn) serveContent(r request, e *entry) bool {
 		w.header.Del("Content-Type")
 		w.header.Set("Content-Length", "0")
 	}
-	return c.send(r, appendHead(c.shard.head[:0], w.status, w.header), e, w.off, w.bodyLen)
+	return c.send(r, w.status, appendHead(c.shard.head[:0], w.status, w.header), e, w.off, w.bodyLen)
 }
 
 // text queues a response that is a line of text.
@@ -148,6 +148,7 @@ func (c *conn) textWith(r request, status int, h http.Header, body []byte) bool 
 	if !c.write(head) {
 		return false
 	}
+	c.explain(r, status, int64(len(head)))
 	if r.close {
 		c.end()
 	}
@@ -155,13 +156,18 @@ func (c *conn) textWith(r request, status int, h http.Header, body []byte) bool 
 }
 
 // send queues a head and n bytes of the file.
-func (c *conn) send(r request, head []byte, e *entry, off, n int64) bool {
-	if !c.write(c.finish(head, r)) {
+func (c *conn) send(r request, status int, head []byte, e *entry, off, n int64) bool {
+	head = c.finish(head, r)
+	if !c.write(head) {
 		return false
 	}
-	if n > 0 && r.method != http.MethodHead {
+	if r.method == http.MethodHead {
+		n = 0
+	}
+	if n > 0 {
 		_ = c.ec.SendFile(e.file.Retain(), off, n) // it fails only with the connection
 	}
+	c.explain(r, status, int64(len(head))+n)
 	if r.close {
 		c.end()
 	}

@@ -105,9 +105,8 @@ func (p *parser) parse(head []byte) request {
 		r.plain = false
 	default:
 		r.status = http.StatusMethodNotAllowed
-		return r
 	}
-	if r.path = requestPath(str(h.RequestURI())); r.path == "" {
+	if r.path = requestPath(str(h.RequestURI())); r.path == "" && r.status == 0 {
 		r.status = http.StatusBadRequest
 	}
 	return r

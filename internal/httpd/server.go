@@ -26,6 +26,10 @@ const DefaultRecheck = time.Second
 
 // Server serves the files below a directory. Make one with New.
 type Server struct {
+	// Explain, if it is set before the first connection, is called on the connection's loop when
+	// a response has left, or will not. Without it responses pay nothing for it.
+	Explain func(Response)
+
 	root        *os.Root
 	recheck     time.Duration
 	headTimeout time.Duration
