@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ type serveFlags struct {
 	cpus      []int
 	threshold string
 	arena     string
+	maxPinned string
+	admin     string
+	explain   bool
 	copyOnly  bool
 	sqpoll    bool
 	recheck   time.Duration
@@ -62,6 +66,9 @@ Needs Linux 6.0 or later and permission to use io_uring.`,
 	fl.IntSliceVar(&f.cpus, "cpus", nil, "processors to pin the loops to, for example 0,1 (default: not pinned)")
 	fl.StringVar(&f.threshold, "zc-threshold", "auto", "zero-copy from this many `bytes`, on every path; auto: by kernel, and not to peers on this host; off: never")
 	fl.StringVar(&f.arena, "arena", "", "registered memory, for example 256MiB (default 64MiB, or what RLIMIT_MEMLOCK allows)")
+	fl.StringVar(&f.maxPinned, "max-pinned", "", "what zero-copy sends may pin until their peers have taken it, for example 48MiB; the rest is copied (default three quarters of the arena)")
+	fl.StringVar(&f.admin, "admin", "", "`address` of a server for operators, for example 127.0.0.1:9090: /metrics, /healthz, /pins (default none)")
+	fl.BoolVar(&f.explain, "explain", false, "log a line for each response: bytes by route, reason, and whether they were copied; notification delay")
 	fl.BoolVar(&f.copyOnly, "copy-only", false, "run on kernels without SEND_ZC (5.10 to 5.19), without zero-copy")
 	fl.BoolVar(&f.sqpoll, "sqpoll", false, "have a kernel thread take submissions: no system calls, one more processor for each loop")
 	fl.DurationVar(&f.recheck, "recheck", httpd.DefaultRecheck, "how long a replaced file may still be served from its open descriptor")
@@ -96,6 +103,12 @@ func (f *serveFlags) config() (c engine.Config, err error) {
 	}
 	if c.ArenaSize > bufreg.MaxSize {
 		return c, usageError{fmt.Errorf("--arena %s: at most %dGiB can be registered", f.arena, bufreg.MaxSize>>30)}
+	}
+	if c.MaxPinned, err = parseSize(f.maxPinned); err != nil {
+		return c, usageError{fmt.Errorf("--max-pinned %s: %w", f.maxPinned, err)}
+	}
+	if arena := cmp.Or(c.ArenaSize, bufreg.DefaultSize); c.MaxPinned > arena {
+		return c, usageError{fmt.Errorf("--max-pinned %s is more than the arena of %d bytes: lower it, or raise --arena", f.maxPinned, arena)}
 	}
 	return c, nil
 }
@@ -133,14 +146,25 @@ func serve(ctx context.Context, dir string, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	log := zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.RFC3339, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(os.Stderr)}).With().Timestamp().Logger()
+	console := zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.RFC3339, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(os.Stderr)}
+	log := zerolog.New(console).With().Timestamp().Logger()
 	// Loops occupy a processor each; lookups and signals need one too.
 	if want := cfg.Loops + 1; runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)
 	}
+	adm, err := listenAdmin(f.admin)
+	if err != nil {
+		return err
+	}
+	defer adm.close()
 	files, err := httpd.New(dir, cfg.Loops, f.recheck)
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", dir, err)
+	}
+	var explained *explainer
+	if f.explain {
+		explained = newExplainer(console)
+		files.Explain = explained.response
 	}
 	eng, err := engine.New(cfg)
 	if err != nil {
@@ -153,8 +177,10 @@ func serve(ctx context.Context, dir string, f serveFlags) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: choose another address with --listen", err), eng.Shutdown(ctx), files.Close())
 	}
+	adm.serve(log, eng.Stats)
 	announce(log, eng, ln.Addr().String(), dir)
 	<-ctx.Done()
+	adm.drain()
 	limit, cancel := context.WithTimeout(context.Background(), cfg.DrainTimeout)
 	defer cancel()
 	// Before the first handler goes, so that no moment is left in which a signal would kill.
@@ -162,6 +188,7 @@ func serve(ctx context.Context, dir string, f serveFlags) error {
 	defer again()
 	log.Info().Stringer("deadline", cfg.DrainTimeout).Msg("draining; interrupt again to end at once")
 	err = errors.Join(eng.Shutdown(limit), files.Close())
+	explained.close()
 	totals(log, eng.Stats())
 	return err
 }

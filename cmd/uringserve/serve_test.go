@@ -30,6 +30,8 @@ func given(tb testing.TB, args ...string) (engine.Config, error) {
 			f.threshold = value
 		case "--arena":
 			f.arena = value
+		case "--max-pinned":
+			f.maxPinned = value
 		case "--recheck":
 			f.recheck, err = time.ParseDuration(value)
 		case "--write-stall":
@@ -82,6 +84,7 @@ func TestWhatMakesNoSenseIsAUsageErrorThatNamesTheFlag(t *testing.T) {
 		{"--arena", "0"}, {"--arena", "-1"}, {"--arena", "x"}, {"--arena", "MiB"}, {"--arena", "1.5MiB"}, {"--arena", "1XB"}, {"--arena", "1 MiB"},
 		{"--arena", "1mib"}, {"--arena", "1MiBMiB"}, {"--arena", "1BiM"}, {"--arena", "9223372036854775807GiB"}, {"--arena", "8589934592GiB"},
 		{"--arena", "9223372036854775807"}, {"--arena", "1025GiB"},
+		{"--max-pinned", "0"}, {"--max-pinned", "-1"}, {"--max-pinned", "x"}, {"--max-pinned", "65MiB"}, {"--max-pinned", "9223372036854775807"},
 		{"--loops", "-1"},
 		{"--listen", ""},
 		{"--recheck", "-1s"}, {"--write-stall", "0s"}, {"--write-stall", "-1s"}, {"--write-stall", "999us"}, {"--idle", "0s"}, {"--idle", "-1s"}, {"--drain", "-1s"},
@@ -93,6 +96,23 @@ func TestWhatMakesNoSenseIsAUsageErrorThatNamesTheFlag(t *testing.T) {
 		} else if !strings.Contains(err.Error(), args[0]) {
 			t.Errorf("%q: %q does not name the flag", args, err)
 		}
+	}
+}
+
+func TestPinsHaveRoomInTheArena(t *testing.T) {
+	for _, args := range [][]string{
+		{"--max-pinned", "64MiB"}, // the default arena
+		{"--max-pinned", "1"},
+		{"--max-pinned", "1GiB", "--arena", "1GiB"},
+	} {
+		if c, err := given(t, args...); err != nil || c.MaxPinned == 0 {
+			t.Errorf("%q: %d, %v", args, c.MaxPinned, err)
+		}
+	}
+	_, err := given(t, "--max-pinned", "1025MiB", "--arena", "1GiB")
+	var usage usageError
+	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--max-pinned 1025MiB") || !strings.Contains(err.Error(), "--arena") {
+		t.Errorf("%v does not say which flags disagree", err)
 	}
 }
 

@@ -80,6 +80,8 @@ func TestAMistakeInTheCommandLineIsStatus2(t *testing.T) {
 		{[]string{"--arena lots", "KiB, MiB or GiB"}, []string{"serve", "--arena", "lots", dir}},
 		{[]string{"--arena 0", "positive"}, []string{"serve", "--arena", "0", dir}},
 		{[]string{"--arena 2000GiB", "1024GiB"}, []string{"serve", "--arena", "2000GiB", dir}},
+		{[]string{"--max-pinned 0", "positive"}, []string{"serve", "--max-pinned", "0", dir}},
+		{[]string{"--max-pinned 9MiB", "8388608 bytes", "--arena"}, []string{"serve", "--max-pinned", "9MiB", "--arena", "8MiB", dir}},
 		{[]string{"--loops -1", "1 or more"}, []string{"serve", "--loops", "-1", dir}},
 		{[]string{`"two"`, `"--loops"`}, []string{"serve", "--loops", "two", dir}},
 		{[]string{"--write-stall", "like 30s"}, []string{"serve", "--write-stall", "0s", dir}},
@@ -153,7 +155,7 @@ func TestHelpSaysHowToServe(t *testing.T) {
 	if status != 0 || stderr != "" {
 		t.Errorf("serve --help: %d %q", status, stderr)
 	}
-	for _, word := range []string{"Usage:", "uringserve serve DIR", "--listen", "--loops", "--zc-threshold", "--arena", "--copy-only", "--write-stall", "--drain"} {
+	for _, word := range []string{"Usage:", "uringserve serve DIR", "--listen", "--loops", "--zc-threshold", "--arena", "--copy-only", "--write-stall", "--drain", "--max-pinned", "--admin", "--explain"} {
 		if !strings.Contains(stdout, word) {
 			t.Errorf("serve --help does not say %s", word)
 		}
