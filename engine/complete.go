@@ -123,6 +123,7 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 	if o.Bytes > 0 {
 		c.activeAt = l.now
 		c.reportSent(int(o.Bytes), op.Route, op.reason, fate)
+		l.worked(c.sock.Flow, op.Route, int(o.Bytes))
 		l.stats.Sends.Add(op.Route, op.reason, uint64(o.Bytes))
 	}
 	if o.Next == zc.Resume && o.Bytes > 0 {
@@ -139,11 +140,18 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 			l.sendFailed(c, syscall.EOPNOTSUPP)
 		}
 		c.sock.Kind = l.sys.SocketFacts(c.fd).Kind // kTLS begins after the socket was adopted
-		c.sock.NoZC = true
+		c.sock.NoZC, c.sock.Flow = true, nil
 	case zc.Fail:
 		l.sendFailed(c, o.Err)
 	}
 	l.afterSend(c)
+}
+
+// worked counts n bytes for the learner.
+func (l *loop) worked(f *zc.Flow, r zc.Route, n int) {
+	if l.learner != nil {
+		l.learner.Worked(f, r, n)
+	}
 }
 
 func (l *loop) sendFailed(c *Conn, errno syscall.Errno) {
@@ -157,6 +165,12 @@ func (l *loop) sendNotified(op *sendOp, e *ring.CQE) {
 	if o := op.Notified(); o.Stray {
 		l.stats.Sends.Stray++
 		return
+	}
+	if l.learner != nil {
+		l.learner.Notified()
+		if flow := op.conn.sock.Flow; known && flow != nil {
+			flow.Reported(int(op.Sent), op.alone && op.conn.notifying == 1, e.Copied())
+		}
 	}
 	fate := ZeroCopied
 	switch {

@@ -61,6 +61,7 @@ type Conn struct {
 	id      requestID // index in the loop's table, and generation
 	state   connState
 	sock    zc.Socket
+	flow    zc.Flow
 	peer    netip.AddrPort
 	err     error // why the connection is being aborted
 

@@ -107,12 +107,22 @@ func (e *Engine) makeLoops(arena int) (err error) {
 	for i := range e.cfg.Loops {
 		l := &loop{id: i, cfg: e.cfg, can: e.can, sys: e.sys, arena: e.reg, start: begin, done: make(chan struct{}), wakeFD: -1}
 		l.budget = zc.NewBudget(pins / int64(e.cfg.Loops))
+		if e.learns() {
+			l.learner = zc.NewLearner(e.can, uint64(i))
+		}
 		if e.usage {
 			l.usage = ring.SendZCReportUsage
 		}
 		e.loops = append(e.loops, l)
 	}
 	return nil
+}
+
+// learns reports whether the loops learn where zero-copy pays. They do so from the CPU time of
+// their threads, which says nothing where another thread does the copying, or where the loop
+// spins while it waits.
+func (e *Engine) learns() bool {
+	return e.cfg.Policy.Mode == zc.Adaptive && e.can.SendZC && !e.cfg.SQPoll && e.cfg.Spin == 0
 }
 
 // Caps is what the kernel can do.

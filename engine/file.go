@@ -338,6 +338,7 @@ func (l *loop) sendfile(c *Conn, f *fileItem, ask int) {
 	case n > 0:
 		c.activeAt = l.now
 		l.stats.Sends.Add(zc.Sendfile, f.way.Reason, uint64(n))
+		l.worked(nil, zc.Sendfile, n)
 		c.note(zc.Sendfile, f.way.Reason, uint32(n))
 		c.reportSent(n, zc.Sendfile, f.way.Reason, ByRoute)
 		c.queue.fileRead(f, int64(n))

@@ -44,8 +44,9 @@ type loop struct {
 	waste       []byte // what warmFile reads into; nil before the first time
 	inputs      inputPool
 	budget      zc.Budget
-	queued      int64 // bytes of memory in the queues of all connections
-	sharers     int   // starved connections that left memory to others
+	learner     *zc.Learner // nil where nothing is learned
+	queued      int64       // bytes of memory in the queues of all connections
+	sharers     int         // starved connections that left memory to others
 	timers      timerHeap
 	listeners   table[loopListener]
 	acceptAt    int64 // when to accept again after an error; 0: accepting
@@ -125,6 +126,9 @@ func (l *loop) turn() (drained bool) {
 	l.now = int64(l.clock.Sub(l.start))
 	l.runPosted(l.inbox.take())
 	l.reap()
+	if l.learner != nil && l.learner.Turn(l.now) {
+		l.learner.Measured(l.sys.ThreadCPU())
+	}
 	l.deliver()
 	l.report()
 	l.feedStarved()
@@ -265,6 +269,10 @@ func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
 	facts := l.sys.SocketFacts(fd)
 	c.peer = facts.Peer
 	c.sock = zc.Socket{Kind: facts.Kind, Local: facts.Local}
+	if only, _ := c.sock.CopyOnly(); l.learner != nil && !only {
+		c.flow = l.learner.Flow(zc.PathKey{Device: facts.Device, Local: facts.Local})
+		c.sock.Flow = &c.flow
+	}
 	c.queue.total = &l.queued
 	c.id = l.conns.put(c)
 	l.limitAccept()

@@ -90,6 +90,7 @@ type sendOp struct {
 	reason zc.Reason
 	charge int64 // for the budget
 	fresh  bool
+	alone  bool   // no other send of the connection waited for its notification
 	trail  uint32 // place among the connection's decisions
 	from   uint64 // offset of its first byte in the stream
 	began  int64  // when it was submitted

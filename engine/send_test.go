@@ -158,7 +158,7 @@ func TestMixedStreamsArriveByEveryRoute(t *testing.T) {
 	for _, r := range policies {
 		for _, loops := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s, %d loops", r.name, loops), func(t *testing.T) {
-				e := newEngine(t, Config{Loops: loops, ArenaSize: 32 << 20, Policy: r.policy})
+				e := newEngine(t, Config{Loops: loops, ArenaSize: 64 << 20, Policy: r.policy})
 				if r.gathers {
 					needs(t, e, fixedVectors)
 				}
@@ -296,6 +296,7 @@ func TestAdaptivePolicySendsZeroCopyToOtherHosts(t *testing.T) {
 	for _, n := range []int{least, least - 1} {
 		k.do(func(c *Conn) {
 			c.sock.Local = false
+			c.flow = c.loop.learner.Flow(zc.PathKey{Device: "a card"})
 			b, err := c.Lease(n)
 			if err != nil {
 				t.Error(err)

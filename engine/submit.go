@@ -91,7 +91,7 @@ func (l *loop) submitSend(c *Conn) {
 		op.pins[i] = l.cache.Pin(op.bufs[i])
 	}
 	op.conn, op.segs, op.reason = c, d.Segments, d.Reason
-	op.began, op.from = l.now, c.accepted
+	op.began, op.from, op.alone = l.now, c.accepted, c.notifying == 0
 	op.trail = c.note(d.Route, d.Reason, want)
 	op.Submit(d.Route, want)
 	q.inFlight, c.sending = d.Segments, op

@@ -48,6 +48,8 @@ type BufRing interface {
 type System interface {
 	// Now is the time.
 	Now() time.Time
+	// ThreadCPU is the CPU time that the calling thread has used, in ns.
+	ThreadCPU() int64
 	// Open makes a ring on the calling thread, registers the arena with it, and provides
 	// receive buffers to it as the given group. A kernel without multishot accepts and
 	// receives (before 6.0) returns no BufRing, and sockets are read by Recv.

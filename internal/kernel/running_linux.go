@@ -25,6 +25,13 @@ var _ System = Running{}
 // Now is the time.
 func (Running) Now() time.Time { return time.Now() }
 
+// ThreadCPU reads CLOCK_THREAD_CPUTIME_ID (clock_gettime(2)).
+func (Running) ThreadCPU() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) // every kernel has it
+	return ts.Nano()
+}
+
 // Open makes a ring.
 func (Running) Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (Ring, BufRing, error) {
 	caps, err := ring.Probe()

@@ -20,6 +20,9 @@ var _ System = Running{}
 // Now is the time.
 func (Running) Now() time.Time { return time.Now() }
 
+// ThreadCPU does not know.
+func (Running) ThreadCPU() int64 { return 0 }
+
 // Open fails.
 func (Running) Open(ring.Config, *bufreg.Registry, uint16, int, int) (Ring, BufRing, error) {
 	return nil, nil, ring.ErrUnsupported

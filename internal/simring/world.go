@@ -44,6 +44,7 @@ type World struct {
 	Trace func(format string, args ...any)
 
 	now       int64
+	cpu       int64 // see ThreadCPU
 	rings     []*Ring
 	fds       map[int]any // *Socket, *listener, *file, *eventFD
 	nextFD    int
@@ -284,6 +285,12 @@ func (w *World) socket(fd int, what string) *Socket {
 		w.fail("%s of descriptor %d, which is no open socket", what, fd)
 	}
 	return s
+}
+
+// ThreadCPU grows by chance: what a learner makes of it must never matter to the bytes.
+func (w *World) ThreadCPU() int64 {
+	w.cpu += int64(w.Intn(1 << 20))
+	return w.cpu
 }
 
 // ResetEvent sets an eventfd to zero: a poll that waits for an edge does not look at it.
