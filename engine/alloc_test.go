@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bufreg"
+	"sluice/internal/kernel"
 	"sluice/zc"
 )
 
@@ -170,4 +171,30 @@ func TestASharedBufferAllocatesNothing(t *testing.T) {
 	}}
 	r := rawDial(t, connect(t, e, h, 0))
 	wantNoAllocations(t, amount(1000, 300), func() { r.exchange(1, 4*b.Len()) })
+}
+
+func TestColdFilesAllocateNothing(t *testing.T) {
+	const size = 1 << 20
+	for _, arena := range []int{32 << 20, bufreg.MaxBuffer} { // and one that is used up
+		t.Run(fmt.Sprintf("arena of %d bytes", arena), func(t *testing.T) {
+			sys := answers(t, kernel.NotResident)
+			sys.warmed = true
+			e := newEngineOn(t, sys, Config{Policy: copying, ArenaSize: arena})
+			if arena == bufreg.MaxBuffer {
+				for _, b := range leaseAll(t, e, bufreg.MaxBuffer) {
+					defer b.Release()
+				}
+			}
+			f := NewFile(poolFile(t, size))
+			defer f.Release()
+			h := &handler{received: func(c *Conn, p []byte) int {
+				if err := c.SendFile(f.Retain(), 0, size); err != nil {
+					t.Errorf("send a file: %v", err)
+				}
+				return len(p)
+			}}
+			r := rawDial(t, connect(t, e, h, 0))
+			wantNoAllocations(t, 500, func() { r.exchange(1, size) })
+		})
+	}
 }

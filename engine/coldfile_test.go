@@ -279,9 +279,9 @@ func TestReadsAroundThePageCacheBringTheRightBytes(t *testing.T) {
 		for _, policy := range []zc.Policy{everything, copying} {
 			for _, at := range [][2]int64{ // offset and length
 				{4096, fileChunk}, {4096, 4 * fileChunk}, {512, 2 * fileChunk}, {4095, 2 * fileChunk}, {4097, 3*fileChunk + 5},
-				{4096, 1}, {5000, 511}, {4096, fileChunk - 1}, {4096, fileChunk + 1}, {fileChunk + 7, 2*fileChunk - 7}, {4096, size - 4096},
+				{4096, 1}, {4096, 512}, {5000, 511}, {4096, fileChunk - 1}, {4096, fileChunk + 1}, {fileChunk + 7, 2*fileChunk - 7}, {4096, size - 4096},
 			} {
-				for _, header := range []int{0, 300} {
+				for _, header := range []int{0, 301} {
 					t.Run(fmt.Sprintf("%s, policy %v, %d bytes from %d, header of %d", p.name, policy.Mode, at[1], at[0], header), func(t *testing.T) {
 						f := withDirect(t, p.make(t))
 						e := newEngineOn(t, answers(t, kernel.NotResident), Config{Policy: policy})
@@ -289,6 +289,9 @@ func TestReadsAroundThePageCacheBringTheRightBytes(t *testing.T) {
 						got := k.sendOnce(f, header, at[0], at[1])
 						k.wantEnd(nil)
 						wantDigest(t, got, at[0]-int64(header), at[1]+int64(header))
+						if f.direct.Load() < 0 {
+							t.Error("a read was refused: it was not aligned")
+						}
 						st := e.Stats()
 						// The first stretch ends, and the last begins, at a multiple of align; between
 						// them everything is read around the page cache.
