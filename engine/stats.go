@@ -37,9 +37,17 @@ type Stats struct {
 	MaxPinned int64              // their limit; see Config.MaxPinned
 	OldestPin Pin
 
+	Paths []LoopPath // what each loop has learned; nil where nothing is
+
 	NotifyDelay  zc.Histogram // from a zero-copy send's completion to its notification
 	ResponseTime zc.Histogram // from a queue's first byte until the socket has accepted all of it
 	TurnTime     zc.Histogram // of one turn in 64, without the wait at its end
+}
+
+// LoopPath is what one loop has learned of a path.
+type LoopPath struct {
+	Loop int
+	zc.PathState
 }
 
 // Pin is a zero-copy send that the kernel still reads.
@@ -81,6 +89,7 @@ func (s *Stats) merge(o *Stats) {
 	if o.OldestPin.Age > s.OldestPin.Age {
 		s.OldestPin = o.OldestPin
 	}
+	s.Paths = append(s.Paths, o.Paths...)
 	s.NotifyDelay.Merge(&o.NotifyDelay)
 	s.ResponseTime.Merge(&o.ResponseTime)
 	s.TurnTime.Merge(&o.TurnTime)
@@ -129,6 +138,11 @@ func (l *loop) observe(s *Stats) {
 	s.Starved = len(l.starved)
 	s.Pinned, s.MaxPinned = l.budget.Pinned(), l.budget.Limit()
 	s.OldestPin = l.oldestPin()
+	if l.learner != nil {
+		for _, p := range l.learner.Explain() {
+			s.Paths = append(s.Paths, LoopPath{l.id, p})
+		}
+	}
 	for _, slot := range l.conns.slots {
 		if c := slot.v; c != nil {
 			s.States[c.state]++

@@ -113,6 +113,10 @@ func run(cfg engine.Config, addr string, size, memory int, total int64, conns in
 	gb := float64(zero.Bytes+copied.Bytes) / 1e9
 	fmt.Printf("%d bytes a buffer, %d connections: %.2f GB, %.2f GB/s, %.4f CPU s/GB; sends: %d zero-copy, %d copy; notifications: %d zero-copied, %d copied; enters %d\n",
 		size, conns, gb, gb/took.Seconds(), used.Seconds()/gb, zero.Sends, copied.Sends, s.Sends.NotifiedZeroCopy, s.Sends.NotifiedCopied, s.Enters)
+	for _, p := range s.Paths {
+		fmt.Printf("loop %d, device %q, local %v: zero-copy from %d bytes (-1: never), copies %v; %d trials, %d switches, last challenger at %.3f of the cost\n",
+			p.Loop, p.Device, p.Local, p.Threshold, p.Copies, p.Trials, p.Switches, p.Ratio)
+	}
 	return nil
 }
 
