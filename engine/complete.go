@@ -195,6 +195,7 @@ func (l *loop) sendNotified(op *sendOp, e *ring.CQE) {
 		b.Release()
 	}
 	l.freeSend(op)
+	l.shareFreed()
 	if c.state == connHalfClosed {
 		c.markStep()
 	}

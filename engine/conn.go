@@ -70,6 +70,7 @@ type Conn struct {
 	sending   *sendOp // the send between submission and completion
 	notifying int     // sends between completion and notification
 	reading   bool    // a file read is in flight
+	asked     int     // bytes that it may bring into the arena
 	polling   bool    // a wait for writability is in flight
 	accepted  uint64  // bytes that the socket has taken, by any route
 	queuedAt  int64   // when the first byte was queued after none was

@@ -222,6 +222,8 @@ func (l *loop) readFile(c *Conn, f *fileItem, into *item, n int) {
 		}
 	}
 	into.filling, c.reading = true, true
+	c.asked = n
+	l.reading += int64(n)
 	if f.way.Route == zc.Copy {
 		into.fileReason = f.way.Reason
 	}
@@ -289,6 +291,8 @@ const MaxHeader = 4 << 10
 // fileRead takes the completion of a read.
 func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 	c.reading = false
+	l.reading -= int64(c.asked)
+	c.asked = 0
 	if c.sending == nil && c.notifying == 0 {
 		c.takenAt = l.now // the peer had nothing to take meanwhile
 	}

@@ -47,6 +47,7 @@ type loop struct {
 	learner     *zc.Learner // nil where nothing is learned
 	queued      int64       // bytes of memory in the queues of all connections
 	sharers     int         // starved connections that left memory to others
+	reading     int64       // bytes that reads in flight may bring into them
 	timers      timerHeap
 	listeners   table[loopListener]
 	acceptAt    int64 // when to accept again after an error; 0: accepting

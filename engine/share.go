@@ -16,9 +16,9 @@ import (
 // lease takes n bytes for c, or refuses with ErrNoBuffers and a wake-up that certainly comes:
 // when a buffer returns, or when this loop's queues have shrunk.
 func (l *loop) lease(c *Conn, n int) (bufreg.Buffer, error) {
-	if !l.mayHold(c, n) {
+	if !l.mayHold(c, n) && !l.mayBegin(c, n) {
 		l.cache.Await()
-		if !l.mayHold(c, n) { // still, now that a return would be noticed
+		if !l.mayHold(c, n) && !l.mayBegin(c, n) { // still, now that a return would be noticed
 			l.sharers++
 			return bufreg.Buffer{}, ErrNoBuffers
 		}
@@ -28,17 +28,24 @@ func (l *loop) lease(c *Conn, n int) (bufreg.Buffer, error) {
 
 // mayHold reports whether c may take n more bytes of the arena.
 func (l *loop) mayHold(c *Conn, n int) bool {
-	held := c.queue.memory + c.pins.Pinned()
-	return held+int64(n) <= smallHold || !l.scarce(n) || c.reads() ||
-		held == 0 && int64(n) <= (l.arena.Size()-l.arena.Leased())/4
+	return c.held()+int64(n) <= smallHold || !l.scarce(n) || c.reads()
 }
 
+// mayBegin reports whether c, which holds nothing, may take n bytes to begin with, for want of
+// another way to send them.
+func (l *loop) mayBegin(c *Conn, n int) bool {
+	return c.held() == 0 && int64(n) <= (l.arena.Size()-l.arena.Leased())/4
+}
+
+// held is what waits for the peer: queued, and pinned.
+func (c *Conn) held() int64 { return c.queue.memory + int64(c.asked) + c.pins.Pinned() }
+
 // scarce reports whether more than half of the arena is leased, with n bytes more, and more than
-// this loop's part of that half is in its queues: memory that an embedder keeps for itself, or
-// sends to many at a time, makes nobody wait.
+// this loop's part of that half waits for peers: memory that an embedder keeps for itself
+// makes nobody wait.
 func (l *loop) scarce(n int) bool {
 	half := l.arena.Size() / 2
-	return l.queued > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
+	return l.queued+l.reading+l.budget.Pinned() > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
 }
 
 // reads reports whether the peer has taken a good deal, and some of it just now.
