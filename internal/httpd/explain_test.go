@@ -57,9 +57,9 @@ func TestAResponseSaysWhichWayItsBytesWent(t *testing.T) {
 		size   int
 		want   []way
 	}{
-		{"copied", zc.Policy{}, 1000, []way{{zc.Copy, zc.FileTooSmall, engine.ByRoute}, {zc.Copy, zc.PathCopies, engine.ByRoute}}},
+		{"copied", zc.Policy{}, 1000, []way{{zc.Copy, zc.FileTooSmall, engine.ByRoute}}},
 		{"sendfile", zc.Policy{}, 300 << 10, []way{{zc.Copy, zc.PathCopies, engine.ByRoute}, {zc.Sendfile, zc.PathCopies, engine.ByRoute}}},
-		{"zero-copy", zc.Policy{Mode: zc.Fixed, Threshold: 1}, 300 << 10, []way{{zc.ZeroCopy, zc.AboveThreshold, engine.CopiedByKernel}}}, // loopback always copies
+		{"zero-copy", zc.Policy{Mode: zc.Fixed, Threshold: 1}, 300 << 10, []way{{zc.ZeroCopy, zc.FixedPolicy, engine.CopiedByKernel}}}, // loopback always copies
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, told := newExplainedSite(t, c.policy)
