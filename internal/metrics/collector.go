@@ -62,6 +62,8 @@ var singles = []single{
 		func(s *engine.Stats) uint64 { return s.CQOverflows }),
 	counter("stray_completions_total", "Completions and notifications that nothing waited for.",
 		func(s *engine.Stats) uint64 { return s.Sends.Stray }),
+	counter("direct_read_bytes_total", "Bytes read from files around the page cache.",
+		func(s *engine.Stats) uint64 { return s.DirectBytes }),
 	counter("demoted_bytes_total", "Bytes copied so that shared memory could be released.",
 		func(s *engine.Stats) uint64 { return s.Demoted }),
 	counter("loop_turns_total", "Turns of all loops.",
