@@ -7,6 +7,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -80,11 +81,13 @@ func (a *admin) pages(stats func() engine.Stats) http.Handler {
 		_, _ = io.WriteString(w, "serving\n")
 	})
 	text("/pins", func(w http.ResponseWriter) { _, _ = io.WriteString(w, pins(stats())) })
+	text("/paths", func(w http.ResponseWriter) { _, _ = io.WriteString(w, paths(stats())) })
 	text("/{$}", func(w http.ResponseWriter) {
 		_, _ = io.WriteString(w, `uringserve
 /metrics  counters and histograms, for Prometheus
 /healthz  200 while serving, 503 while draining
 /pins     what zero-copy sends pin, and for which peer longest
+/paths    what the loops have learned of where zero-copy pays
 `)
 	})
 	return mux
@@ -97,6 +100,28 @@ func pins(s engine.Stats) string {
 		out += fmt.Sprintf("oldest: %d bytes for %v, to %v\n", p.Bytes, p.Age, p.Peer)
 	}
 	return out
+}
+
+// paths says what was learned, a line for each loop and path.
+func paths(s engine.Stats) string {
+	if len(s.Paths) == 0 {
+		return "nothing is learned: the policy is fixed, or nobody has connected\n"
+	}
+	var out strings.Builder
+	for _, p := range s.Paths {
+		to, from := "other hosts", fmt.Sprintf("from %d bytes", p.Threshold)
+		if p.Local {
+			to = "this host"
+		}
+		switch {
+		case p.Copies:
+			from = "never, the kernel copies anyway"
+		case p.Threshold < 0:
+			from = "never"
+		}
+		fmt.Fprintf(&out, "loop %d, to %s by %q: zero-copy %s; %d trials, %d changed it, %d probes\n", p.Loop, to, p.Device, from, p.Trials, p.Switches, p.Probes)
+	}
+	return out.String()
 }
 
 // drain has health checks fail, so that no more work comes.

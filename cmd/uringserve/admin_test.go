@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/engine"
+	"sluice/zc"
 )
 
 // served is an admin server of these numbers, and what a GET of one of its pages answers.
@@ -46,7 +47,7 @@ func served(t *testing.T, s engine.Stats) (*admin, func(method, path string) (in
 func TestTheFirstPageNamesTheOthers(t *testing.T) {
 	_, ask := served(t, engine.Stats{})
 	_, first := ask("GET", "/")
-	for _, path := range []string{"/metrics", "/healthz", "/pins"} {
+	for _, path := range []string{"/metrics", "/healthz", "/pins", "/paths"} {
 		if !strings.Contains(first, path+" ") {
 			t.Errorf("%s is not named", path)
 		}
@@ -97,6 +98,23 @@ func TestTheOldestPinNamesItsPeer(t *testing.T) {
 	s.OldestPin = engine.Pin{Age: 1500 * time.Millisecond, Bytes: 600, Peer: netip.MustParseAddrPort("[2001:db8::1]:443")}
 	if got := pins(s); got != "pinned: 700 of 1000 bytes\noldest: 600 bytes for 1.5s, to [2001:db8::1]:443\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestAPathSaysWhatWasLearned(t *testing.T) {
+	if got := paths(engine.Stats{}); !strings.HasPrefix(got, "nothing is learned") {
+		t.Errorf("%q", got)
+	}
+	far := zc.PathState{PathKey: zc.PathKey{Device: "eth0"}, Threshold: 16384, Trials: 5, Switches: 2, Probes: 7}
+	near := zc.PathState{PathKey: zc.PathKey{Device: "lo", Local: true}, Threshold: 16384, Copies: true}
+	bad := zc.PathState{Threshold: -1}
+	got := paths(engine.Stats{Paths: []engine.LoopPath{{Loop: 0, PathState: far}, {Loop: 1, PathState: near}, {Loop: 2, PathState: bad}}})
+	want := `loop 0, to other hosts by "eth0": zero-copy from 16384 bytes; 5 trials, 2 changed it, 7 probes
+loop 1, to this host by "lo": zero-copy never, the kernel copies anyway; 0 trials, 0 changed it, 0 probes
+loop 2, to other hosts by "": zero-copy never; 0 trials, 0 changed it, 0 probes
+`
+	if got != want {
+		t.Errorf("%s, want\n%s", got, want)
 	}
 }
 

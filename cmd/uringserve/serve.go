@@ -67,7 +67,7 @@ Needs Linux 6.0 or later and permission to use io_uring.`,
 	fl.StringVar(&f.threshold, "zc-threshold", "auto", "zero-copy from this many `bytes`, on every path; auto: by kernel, and not to peers on this host; off: never")
 	fl.StringVar(&f.arena, "arena", "", "registered memory, for example 256MiB (default 64MiB, or what RLIMIT_MEMLOCK allows)")
 	fl.StringVar(&f.maxPinned, "max-pinned", "", "what zero-copy sends may pin until their peers have taken it, for example 48MiB; the rest is copied (default three quarters of the arena)")
-	fl.StringVar(&f.admin, "admin", "", "`address` of a server for operators, for example 127.0.0.1:9090: /metrics, /healthz, /pins (default none)")
+	fl.StringVar(&f.admin, "admin", "", "`address` of a server for operators, for example 127.0.0.1:9090: /metrics, /healthz, /pins, /paths (default none)")
 	fl.BoolVar(&f.explain, "explain", false, "log a line for each response: bytes by route, reason, and whether they were copied; notification delay")
 	fl.BoolVar(&f.copyOnly, "copy-only", false, "run on kernels without SEND_ZC (5.10 to 5.19), without zero-copy")
 	fl.BoolVar(&f.sqpoll, "sqpoll", false, "have a kernel thread take submissions: no system calls, one more processor for each loop")
