@@ -19,7 +19,9 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	must(flag.Set("test.parallel", "16")) // parallel tests wait for deadlines, not for processors
+	if flag.Lookup("test.fuzz").Value.String() == "" { // where it is the number of processes
+		must(flag.Set("test.parallel", "16")) // parallel tests wait for deadlines, not for processors
+	}
 	os.Exit(leak.Main(m))
 }
 

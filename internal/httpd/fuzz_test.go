@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/engine"
 )
 
 // FuzzParse checks what must hold for any input: nothing panics, a head ends where an empty
@@ -173,19 +175,26 @@ func (s *site) talk(t *testing.T, pieces ...[]byte) []byte {
 	defer nc.Close()
 	must(t, nc.SetDeadline(time.Now().Add(patience)))
 	for _, p := range pieces {
-		had := s.eng.Stats().BytesReceived
+		want := s.eng.Stats().BytesReceived + uint64(len(p))
 		if _, err := nc.Write(p); err != nil {
 			break // it has ended the connection
 		}
-		eventually(t, "the server receives what was sent", func() bool {
-			st := s.eng.Stats()
-			return st.BytesReceived >= had+uint64(len(p)) || st.Conns == 0
-		})
+		s.soon(t, func(st engine.Stats) bool { return st.BytesReceived >= want || st.Conns == 0 })
 	}
 	_ = nc.(*net.TCPConn).CloseWrite() // also when it has
 	out, err := io.ReadAll(nc)
 	must(t, err)
 	nc.Close()
-	eventually(t, "the connection ends", func() bool { return s.eng.Stats().Conns == 0 })
+	s.soon(t, func(st engine.Stats) bool { return st.Conns == 0 })
 	return dates.ReplaceAll(out, nil)
+}
+
+// soon waits without a pause for what takes microseconds.
+func (s *site) soon(t *testing.T, holds func(engine.Stats) bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(s.eng.Stats()); {
+		if time.Now().After(end) {
+			t.Fatal("the server has not done it")
+		}
+	}
 }
