@@ -48,6 +48,9 @@ func (s *Stepped) Owed(i int) bool {
 	return !l.inbox.empty() || l.freed.Load()
 }
 
+// Aborting reports whether a connection is on the way down that waits for nobody.
+func (s *Stepped) Aborting(c *Conn) bool { return c.state == connAborting }
+
 // Listen has loop i accept from a listening descriptor.
 func (s *Stepped) Listen(i, fd int, newHandler func(*Conn) Handler) {
 	l := s.eng.loops[i]

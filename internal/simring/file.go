@@ -68,6 +68,12 @@ func (r *Ring) startRead(q *request) {
 		w.fail("read around the page cache of %d bytes at %d to %#x, which are no multiples of %d", e.Len, e.Off, e.Addr, f.align)
 		return
 	}
+	var into []byte
+	if e.Opcode == ring.OpReadFixed {
+		into = r.registered(e.Addr, int(e.Len))
+	} else {
+		into = memory(e.Addr, int(e.Len))
+	}
 	w.after(w.delay(), func() {
 		switch {
 		case w.odds(w.Faults.ReadError):
@@ -91,7 +97,7 @@ func (r *Ring) startRead(q *request) {
 		if e.Opcode == ring.OpRead {
 			clear(data) // whoever looks at memory that is not the arena's finds something else
 		}
-		copy(memory(e.Addr, n), data)
+		copy(into, data)
 		q.finish(int32(n))
 	})
 }

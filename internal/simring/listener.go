@@ -2,16 +2,18 @@ package simring
 
 import (
 	"syscall"
+	"time"
 
 	"sluice/ring"
 )
 
 // listener is a listening socket.
 type listener struct {
-	w       *World
-	fd      int
-	backlog []*Socket
-	accept  *request
+	w        *World
+	fd       int
+	backlog  []*Socket
+	accept   *request
+	failedAt time.Duration
 }
 
 // Listen makes a listening socket.
@@ -26,12 +28,18 @@ func (l *listener) pump() {
 	for q := l.accept; q != nil && len(l.backlog) > 0; q = l.accept {
 		if l.w.odds(l.w.Faults.Accept) {
 			l.accept = nil
-			q.finish(negative([]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED, syscall.EINTR}[l.w.Intn(4)]))
+			l.failedAt = l.w.Punctual()
+			q.finish(negative([]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR}[l.w.Intn(5)]))
 			return
 		}
 		s := l.backlog[0]
 		l.backlog = l.backlog[1:]
 		s.FD = l.w.open(s)
+		if q.sqe.IoPrio&ring.AcceptMultishot == 0 || l.w.odds(l.w.Faults.MultishotEnd) {
+			l.accept = nil
+			q.finish(int32(s.FD))
+			return
+		}
 		q.r.post(q.sqe.UserData, int32(s.FD), ring.CQEMore)
 	}
 }

@@ -1,10 +1,13 @@
 package simring
 
 import (
+	"fmt"
+	"math"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"sluice/bufreg"
 	"sluice/internal/kernel"
 	"sluice/ring"
 )
@@ -12,23 +15,31 @@ import (
 // Ring is a simulated ring. What has happened but was not reaped lies in ready, as deferred
 // work does in the kernel, and moves to cq when the loop enters.
 type Ring struct {
-	w        *World
-	sq       []ring.SQE
-	sqLen    int
-	cq       []ring.CQE
-	cqSize   int
-	ready    []ring.CQE
-	inflight []*request
-	group    uint16
-	buffers  *bufRing
-	entered  uint64
-	closed   bool
+	w          *World
+	sq         []ring.SQE
+	sqLen      int
+	cq         []completion
+	cqSize     int
+	ready      []completion
+	inflight   []*request
+	group      uint16
+	buffers    *bufRing
+	entered    uint64
+	closed     bool
+	arena      []byte // what is registered
+	unnotified int    // zero-copy sends whose end the engine has not seen
 
 	sleeping bool  // the loop would be asleep in an enter
 	wakeAt   int64 // and would wake at this time; 0: not by itself
 }
 
 var _ kernel.Ring = (*Ring)(nil)
+
+// completion is an entry of the completion queue, with the send that it tells the end of.
+type completion struct {
+	ring.CQE
+	ends *send
+}
 
 // request is a submitted entry that is not done.
 type request struct {
@@ -61,19 +72,18 @@ func (r *Ring) SubmitAndWait(min uint32, timeout time.Duration) error {
 	r.entered++
 	r.sleeping = false
 	if r.w.odds(r.w.Faults.Enter) {
-		switch r.w.Intn(3) {
+		switch r.w.Intn(4) {
 		case 0:
 			return syscall.EAGAIN
 		case 1:
 			return syscall.EBUSY
+		case 2: // short of memory for more requests: it takes some, and does not wait
+			r.take(r.w.Intn(r.sqLen + 1))
+			r.flush()
 		} // EINTR: the ring's owner is told nothing
 		return nil
 	}
-	n := r.sqLen
-	r.sqLen = 0
-	for i := range n {
-		r.start(r.sq[i])
-	}
+	r.take(r.sqLen)
 	r.flush()
 	if min > 0 && len(r.cq) == 0 {
 		r.sleeping, r.wakeAt = true, 0
@@ -84,19 +94,28 @@ func (r *Ring) SubmitAndWait(min uint32, timeout time.Duration) error {
 	return nil
 }
 
+// take starts the oldest n entries.
+func (r *Ring) take(n int) {
+	for i := range n {
+		r.start(r.sq[i])
+	}
+	r.sqLen = copy(r.sq, r.sq[n:r.sqLen])
+}
+
 // flush moves what has happened to the completion queue, as far as there is room.
 func (r *Ring) flush() {
-	if len(r.ready) > 1 && r.w.odds(r.w.Faults.Reordered) {
+	const most = 64 // that are put in another order: it is their number squared that it costs
+	if n := len(r.ready); n > 1 && n <= most && r.w.odds(r.w.Faults.Reordered) {
 		r.shuffle()
 	}
 	n := min(len(r.ready), r.cqSize-len(r.cq))
 	r.cq = append(r.cq, r.ready[:n]...)
-	r.ready = append(r.ready[:0], r.ready[n:]...)
+	r.ready = r.ready[n:]
 }
 
 // shuffle puts ready in another order, keeping that of completions of one request.
 func (r *Ring) shuffle() {
-	out := make([]ring.CQE, 0, len(r.ready))
+	out := make([]completion, 0, len(r.ready))
 	for len(r.ready) > 0 {
 		i := 0
 		for ud := r.ready[r.w.Intn(len(r.ready))].UserData; r.ready[i].UserData != ud; i++ {
@@ -124,7 +143,14 @@ func (r *Ring) Ready() int {
 // Reap copies completions out.
 func (r *Ring) Reap(dst []ring.CQE) int {
 	r.wakeUp()
-	n := copy(dst, r.cq)
+	r.w.hook()
+	n := min(len(dst), len(r.cq))
+	for i, c := range r.cq[:n] {
+		dst[i] = c.CQE
+		if c.ends != nil {
+			c.ends.seen()
+		}
+	}
 	r.cq = append(r.cq[:0], r.cq[n:]...)
 	return n
 }
@@ -153,13 +179,18 @@ func (r *Ring) deliverable() int { return len(r.cq) + len(r.ready) }
 
 // post has a completion happen.
 func (r *Ring) post(userData uint64, res int32, flags uint32) {
+	r.postEnd(userData, res, flags, nil)
+}
+
+// postEnd has a completion happen which tells the end of a send.
+func (r *Ring) postEnd(userData uint64, res int32, flags uint32, ends *send) {
 	if r.closed {
 		return
 	}
 	if r.w.Trace != nil {
 		r.w.trace("complete: user data %#x, result %d, flags %#x", userData, res, flags)
 	}
-	r.ready = append(r.ready, ring.CQE{UserData: userData, Res: res, Flags: flags})
+	r.ready = append(r.ready, completion{ring.CQE{UserData: userData, Res: res, Flags: flags}, ends})
 }
 
 // end forgets a request.
@@ -187,6 +218,9 @@ func (r *Ring) start(e ring.SQE) {
 		r.w.trace("submit: opcode %d on %d, %d bytes, user data %#x", e.Opcode, e.FD, e.Len, e.UserData)
 	}
 	r.inflight = append(r.inflight, q)
+	if e.Flags&(ring.SQEIOLink|ring.SQEIOHardLink|ring.SQEIODrain) != 0 {
+		r.w.fail("request of opcode %d in a chain: of a zero-copy send there, the notification may not be announced", e.Opcode)
+	}
 	switch e.Opcode {
 	case ring.OpSend, ring.OpSendMsg, ring.OpSendZC, ring.OpSendMsgZC:
 		r.startSend(q)
@@ -243,24 +277,25 @@ func (r *Ring) startPoll(q *request) {
 	}
 }
 
-// cancel ends other requests.
+// cancel ends other requests, at once or soon.
 func (r *Ring) cancel(c *request) {
 	r.end(c)
-	n := 0
+	n, late := 0, 0
 	for _, q := range append([]*request(nil), r.inflight...) {
-		match := q.sqe.UserData == c.sqe.Addr
-		if c.sqe.OpFlags&ring.CancelFD != 0 {
-			match = q.sqe.FD == c.sqe.FD && q.sqe.Opcode != ring.OpReadFixed
-		}
-		if match && q.cancel() {
+		switch {
+		case q.sqe.UserData != c.sqe.Addr:
+		case r.w.odds(r.w.Faults.LateCancel):
+			late++
+			r.w.after(r.w.delay(), func() { q.cancel() })
+		case q.cancel():
 			n++
 		}
 	}
 	switch {
+	case n == 0 && late > 0:
+		r.post(c.sqe.UserData, negative(syscall.EALREADY), 0)
 	case n == 0:
 		r.post(c.sqe.UserData, negative(syscall.ENOENT), 0)
-	case c.sqe.OpFlags&ring.CancelAll != 0:
-		r.post(c.sqe.UserData, int32(n), 0)
 	default:
 		r.post(c.sqe.UserData, 0, 0)
 	}
@@ -285,8 +320,11 @@ func (q *request) cancel() bool {
 			return true
 		}
 	case *listener:
+		if o.accept != q {
+			return false
+		}
 		o.accept = nil
-	case *file:
+	default:
 		return false // a read under way ends by itself
 	}
 	q.finish(negative(syscall.ECANCELED))
@@ -357,6 +395,36 @@ func (b *bufRing) take() (id uint16, ok bool) {
 	b.free = append(b.free[:0], b.free[1:]...)
 	b.ours[id] = false
 	return id, true
+}
+
+// register notes where the arena lies: what the engine sends and reads into must be there.
+func (r *Ring) register(arena *bufreg.Registry) error {
+	total := int(arena.Stats().Total)
+	var all []bufreg.Buffer
+	low := uint64(math.MaxUint64)
+	for range total / bufreg.MaxBuffer {
+		b, err := arena.Lease(bufreg.MaxBuffer)
+		if err != nil {
+			return fmt.Errorf("register an arena of which something is leased: %w", err)
+		}
+		low = min(low, uint64(b.Addr()))
+		all = append(all, b)
+	}
+	for _, b := range all {
+		b.Release()
+	}
+	r.arena = memory(low, total)
+	return nil
+}
+
+// registered is registered memory that a request points at.
+func (r *Ring) registered(addr uint64, n int) []byte {
+	low := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(r.arena))))
+	if addr < low || addr+uint64(n) > low+uint64(len(r.arena)) {
+		r.w.fail("request with %d bytes of memory that is not registered", n)
+		return make([]byte, n)
+	}
+	return r.arena[addr-low:][:n]
 }
 
 // memory is what a request points at. It lies in the arena or in the engine's mapped memory,

@@ -131,13 +131,10 @@ func firstWord(err error) string {
 	return word
 }
 
-// shrinkTime bounds the search for a shorter history.
-const shrinkTime = 10 * time.Second
-
 // shrink looks for fewer choices and steps that fail alike: fewer steps, then blocks of
-// choices left out, then blocks of choices made plain.
+// choices left out, then blocks of choices made plain, for as long as -shrink says.
 func shrink(choices []uint32, steps int, word string) ([]uint32, int) {
-	until := time.Now().Add(shrinkTime)
+	until := time.Now().Add(*shrinkFlag)
 	fails := func(c []uint32, n int) bool {
 		_, err := run(simring.Replay(c), n, nil)
 		return err != nil && firstWord(err) == word

@@ -18,6 +18,7 @@ const (
 // send is what the kernel knows of one send.
 type send struct {
 	q        *request
+	sock     *Socket
 	zc       bool
 	waitAll  bool
 	vec      [][]byte // the engine's memory
@@ -66,12 +67,12 @@ func (r *Ring) startSend(q *request) {
 		w.fail("send on descriptor %d, which is no open socket", e.FD)
 		return
 	}
-	o := &send{q: q, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
+	o := &send{q: q, sock: s, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
 	if e.Opcode == ring.OpSend || e.Opcode == ring.OpSendZC {
-		o.vec = [][]byte{memory(e.Addr, int(e.Len))}
+		o.vec = [][]byte{r.registered(e.Addr, int(e.Len))}
 	} else {
 		for _, v := range ring.Vectors(memory(e.Addr, ring.MsghdrSize(0))) {
-			o.vec = append(o.vec, memory(uint64(v.Base), int(v.Len)))
+			o.vec = append(o.vec, r.registered(uint64(v.Base), int(v.Len)))
 		}
 	}
 	for _, v := range o.vec {
@@ -133,6 +134,7 @@ func (s *Socket) pumpSend() {
 		o.unacked++
 		s.queued = append(s.queued, c)
 		s.used += n
+		s.AcceptedAt = w.Punctual()
 		s.wakePeer()
 	}
 	switch {
@@ -163,8 +165,16 @@ func (q *request) endSend(errno syscall.Errno) {
 			o.leave() // no notification follows
 		}
 		q.r.post(q.sqe.UserData, res, 0)
+		if o.zc && errno == syscall.ECANCELED && w.odds(w.Faults.Stray) {
+			// But for the exception (6.1 to 7.2): of a cancelled send it may come all the same.
+			w.after(w.delay(), func() { q.r.post(q.sqe.UserData, 0, ring.CQENotif) })
+		}
 		return
 	}
+	if o.sock.Pins++; o.sock.Pins == 1 {
+		o.sock.PinnedAt = w.Punctual()
+	}
+	q.r.unnotified++
 	q.r.post(q.sqe.UserData, res, ring.CQEMore)
 	o.settle()
 }
@@ -193,18 +203,36 @@ func (o *send) settle() {
 	}
 }
 
-// notify has the notifications of an skb come, newest first, each after a delay of its own.
+// notify has the notifications of an skb come, newest first, each after a delay of its own
+// or with many others.
 func (k *skb) notify() {
 	for i := len(k.sends) - 1; i >= 0; i-- {
 		o := k.sends[i]
 		w := o.q.r.w
-		d := w.delay()
-		if w.odds(w.Faults.LateNotify) {
-			d = time.Duration(w.Intn(2000)) * time.Millisecond
+		switch {
+		case w.odds(w.Faults.Batched):
+			w.notifyLater(o)
+		case w.odds(w.Faults.LateNotify):
+			w.after(time.Duration(w.Intn(2000))*time.Millisecond, o.notified)
+		default:
+			w.after(w.delay(), o.notified)
 		}
-		w.after(d, o.notified)
 	}
 	k.sends = nil
+}
+
+// notifyLater keeps a notification for a while, and those that come meanwhile with it.
+func (w *World) notifyLater(o *send) {
+	if w.batch = append(w.batch, o); len(w.batch) > 1 {
+		return
+	}
+	w.after(time.Duration(w.Between(1, 800))*time.Millisecond, func() {
+		batch := w.batch
+		w.batch = nil
+		for i := len(batch) - 1; i >= 0; i-- {
+			batch[i].notified()
+		}
+	})
 }
 
 // notified is the moment from which the memory is the engine's again.
@@ -215,11 +243,15 @@ func (o *send) notified() {
 	if o.accepted == 0 || w.odds(w.Faults.FalseCopied) {
 		res = -1 << 31
 	}
-	o.q.r.post(o.q.sqe.UserData, res, ring.CQENotif)
-	if w.odds(w.Faults.Stray) {
-		// One that was not announced, of a send that ended long ago: the kernel posts such for
-		// a cancelled member of a chain. Its generation is not in use.
-		const otherGeneration = uint64(0x800000) << 32
-		w.after(w.delay(), func() { o.q.r.post(o.q.sqe.UserData^otherGeneration, 0, ring.CQENotif) })
+	o.q.r.postEnd(o.q.sqe.UserData, res, ring.CQENotif, o)
+	if w.odds(w.Faults.Stray) { // once more: its generation has passed, and its slot may have another user
+		w.after(w.delay(), func() { o.q.r.post(o.q.sqe.UserData, 0, ring.CQENotif) })
 	}
+}
+
+// seen is the moment at which the engine takes the notification.
+func (o *send) seen() {
+	o.q.r.unnotified--
+	o.sock.Pins--
+	o.sock.NotifiedAt = o.q.r.w.Punctual()
 }

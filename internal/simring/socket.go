@@ -33,8 +33,26 @@ type Socket struct {
 	linger0 bool
 	reset   bool // the connection is gone, from either side
 
+	told    uint64 // of acked: what the engine knows
+	ackedAt int64
+	inRoom  int // bytes that in holds at most
+
 	// Peer is what the other end does and has seen.
 	Peer Peer
+	// Moved is what moved last, and when.
+	Moved
+}
+
+// Moved is when things last moved on a socket, in punctual time.
+type Moved struct {
+	Pins       int           // zero-copy sends between completion and notification, as the engine knows it
+	PinnedAt   time.Duration // when they became more than none
+	NotifiedAt time.Duration // the engine saw a notification
+	AcceptedAt time.Duration // the socket took bytes
+	ToldAt     time.Duration // the engine asked, and heard of acknowledgements
+	Quiet      time.Duration // between the last acknowledgement and the engine's last question for it
+	ShutAt     time.Duration
+	EndTold    bool // a receive told the peer's end of stream
 }
 
 // Peer is the far end.
@@ -66,10 +84,15 @@ func (w *World) delay() time.Duration {
 	return 0
 }
 
-// Connect makes a connection for a listener to accept.
+// Connect makes a connection for a listener to accept; nil where nobody listens any more.
 func (w *World) Connect(listenFD int) *Socket {
-	l := w.fds[listenFD].(*listener)
+	l, ok := w.fds[listenFD].(*listener)
+	if !ok {
+		return nil
+	}
 	s := &Socket{w: w, room: w.Between(1, 64) << w.Between(0, 9)}
+	s.inRoom = w.Between(1, 64) << 10
+	s.ackedAt = w.now
 	s.noZC = w.odds(w.Faults.NoZeroCopy)
 	s.local = w.OneIn(4)
 	s.Peer.Closes = true
@@ -113,6 +136,7 @@ func (w *World) Sendfile(out, in int, off int64, n int) (int, syscall.Errno) {
 		data := f.bytes(off, n)
 		s.queued = append(s.queued, chunk{s: &send{want: data, done: true}, from: 0, to: n, copied: data})
 		s.used += n
+		s.AcceptedAt = w.Punctual()
 		s.wakePeer()
 	}
 	return n, 0
@@ -173,6 +197,7 @@ func (s *Socket) peerReads() {
 		n -= k
 		s.used -= k
 		s.acked += uint64(k)
+		s.ackedAt = s.w.now
 		if c.from == c.to {
 			o := c.s
 			s.queued = append(s.queued[:0], s.queued[1:]...)
@@ -201,17 +226,34 @@ func (s *Socket) finToPeer() {
 	}
 }
 
-// Feed has bytes from the peer arrive.
-func (s *Socket) Feed(p []byte) {
+// Feed has bytes from the peer arrive, as many as there is room for.
+func (s *Socket) Feed(p []byte) (n int) {
 	if s.reset || s.peerFIN {
-		return
+		return 0
 	}
-	s.in = append(s.in, p...)
+	n = min(len(p), s.inRoom-len(s.in))
+	s.in = append(s.in, p[:n]...)
 	if s.closed {
 		s.Reset() // nobody is there to read it
-		return
+		return n
 	}
 	s.pumpRecv()
+	return n
+}
+
+// Receiving, Sending and Polling report whether such a request is in flight.
+func (s *Socket) Receiving() bool { return s.recv != nil }
+func (s *Socket) Sending() bool   { return s.sending != nil }
+func (s *Socket) Polling() bool   { return s.poll != nil }
+
+// Shut reports whether the engine has ended its stream.
+func (s *Socket) Shut() bool { return s.shut }
+
+// Widen gives the send buffer room for another n bytes, as the kernel does while a peer reads.
+func (s *Socket) Widen(n int) {
+	s.room += n
+	s.pumpSend()
+	s.pumpPoll()
 }
 
 // Ended reports whether the peer can send nothing more.
@@ -308,7 +350,7 @@ func (s *Socket) pumpRecv() {
 			copy(r.buffers.Bytes(id), s.in[:n])
 			s.in = append(s.in[:0], s.in[n:]...)
 			flags := uint32(ring.CQEBuffer) | uint32(id)<<16
-			if w.odds(w.Faults.RecvEnd) {
+			if w.odds(w.Faults.MultishotEnd) {
 				s.recv = nil
 				r.end(q)
 				r.post(q.sqe.UserData, int32(n), flags)
@@ -316,7 +358,7 @@ func (s *Socket) pumpRecv() {
 			}
 			r.post(q.sqe.UserData, int32(n), flags|ring.CQEMore)
 		case s.peerFIN:
-			s.recv = nil
+			s.recv, s.EndTold = nil, true
 			q.finish(0)
 		default:
 			return

@@ -11,7 +11,7 @@ import (
 	"sluice/zc"
 )
 
-// Faults are how often things go wrong, as one in N; 0: never. The zero Faults is a kernel
+// Faults are how often things go wrong, as one in N; 0: never, 1: always. The zero Faults is a kernel
 // that does everything at once and right.
 type Faults struct {
 	ShortSend    int // a send accepts fewer bytes than there is room for, and completes
@@ -19,10 +19,13 @@ type Faults struct {
 	NoMemory     int // a zero-copy send fails with ENOBUFS or ENOMEM
 	FalseCopied  int // a notification says copied
 	LateNotify   int // a notification waits for a long time after the peer's acknowledgement
-	Stray        int // a completion comes that nothing waits for
-	Enter        int // an enter fails with EAGAIN, EBUSY or EINTR
+	Batched      int // a notification waits for others: all come at once, newest first
+	Stray        int // a notification comes twice, or though the completion announced none
+	Enter        int // an enter fails with EAGAIN, EBUSY or EINTR, or takes a part of the entries
+	LateWake     int // another goroutine is held up before it writes to the eventfd
+	LateCancel   int // what is to be cancelled is running, and may succeed before it ends
 	NoRecvBuffer int // a multishot receive ends with ENOBUFS though there are buffers
-	RecvEnd      int // a multishot receive ends after a completion, for no reason
+	MultishotEnd int // a multishot receive or accept ends after a completion, for no reason
 	Accept       int // an accept fails: EMFILE, ECONNABORTED
 	ShortRead    int // a file read returns fewer bytes, EAGAIN or EINTR
 	ReadError    int // a file read fails
@@ -44,7 +47,10 @@ type World struct {
 	Trace func(format string, args ...any)
 
 	now       int64
-	cpu       int64 // see ThreadCPU
+	cpu       int64   // see ThreadCPU
+	skipped   int64   // of now: what Advance added
+	waking    int     // late wake-ups under way
+	batch     []*send // notifications that wait for others
 	rings     []*Ring
 	fds       map[int]any // *Socket, *listener, *file, *eventFD
 	nextFD    int
@@ -86,7 +92,7 @@ func (w *World) trace(format string, args ...any) {
 }
 
 // odds is true once in n times, and never for 0.
-func (w *World) odds(n int) bool { return n > 0 && w.OneIn(n) }
+func (w *World) odds(n int) bool { return n == 1 || n > 0 && w.OneIn(n) }
 
 func (w *World) after(d time.Duration, do func()) {
 	w.events = append(w.events, &event{w.now + int64(d), do})
@@ -143,8 +149,48 @@ func (w *World) Due() bool {
 	return false
 }
 
-// Advance moves time on by d.
-func (w *World) Advance(d time.Duration) { w.now += int64(d) }
+// Advance moves time on by d, whatever is due meanwhile: nobody was scheduled.
+func (w *World) Advance(d time.Duration) {
+	w.now += int64(d)
+	w.skipped += int64(d)
+}
+
+// Punctual is the time that has passed without what Advance added. It stands still while a
+// loop has something to do, so that in it no loop is ever late: what must happen within a
+// time can be held against it to the millisecond.
+func (w *World) Punctual() time.Duration { return time.Duration(w.now - w.skipped) }
+
+// Waking reports whether a wake-up is under way.
+func (w *World) Waking() bool { return w.waking > 0 }
+
+// Unnotified is how many zero-copy sends of loop i the engine has not seen the end of.
+func (w *World) Unnotified(i int) int { return w.rings[i].unnotified }
+
+// Accepting reports whether an accept waits on a listener.
+func (w *World) Accepting(listenFD int) bool {
+	l, ok := w.fds[listenFD].(*listener)
+	return ok && l.accept != nil
+}
+
+// AcceptFailed is when an accept on a listener failed last, in punctual time.
+func (w *World) AcceptFailed(listenFD int) time.Duration {
+	if l, ok := w.fds[listenFD].(*listener); ok {
+		return l.failedAt
+	}
+	return 0
+}
+
+// Reading reports whether a read of a file is in flight.
+func (w *World) Reading(fd int) bool {
+	for _, r := range w.rings {
+		for _, q := range r.inflight {
+			if q.sqe.Opcode == ring.OpReadFixed && int(q.sqe.FD) == fd {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // Runnable reports whether loop i's ring has something for it, or its sleep is over.
 func (w *World) Runnable(i int) bool {
@@ -160,15 +206,6 @@ func (w *World) OpenSockets() (n int) {
 		case *Socket, *listener, *eventFD:
 			n++
 		}
-	}
-	return n
-}
-
-// FewestBuffers is how many provided buffers the ring with the fewest has.
-func (w *World) FewestBuffers() int {
-	n := len(w.rings[0].buffers.ours)
-	for _, r := range w.rings {
-		n = min(n, len(r.buffers.ours))
 	}
 	return n
 }
@@ -192,13 +229,22 @@ func (w *World) open(o any) int {
 var _ kernel.System = (*World)(nil)
 
 // Now is simulated time.
-func (w *World) Now() time.Time { return epoch.Add(time.Duration(w.now)) }
+func (w *World) Now() time.Time {
+	w.hook()
+	return w.Time()
+}
+
+// Time is simulated time, for those outside of the loops.
+func (w *World) Time() time.Time { return epoch.Add(time.Duration(w.now)) }
 
 // Open makes a simulated ring.
 func (w *World) Open(c ring.Config, arena *bufreg.Registry, group uint16, buffers, size int) (kernel.Ring, kernel.BufRing, error) {
 	// Queues as short as they can be: a full one and an overflow are nothing rare here.
 	r := &Ring{w: w, sq: make([]ring.SQE, min(int(c.Entries), 1<<w.Between(0, 8))), group: group}
 	r.cqSize = min(int(c.CQEntries), 1<<w.Between(0, 10))
+	if err := r.register(arena); err != nil {
+		return nil, nil, err
+	}
 	r.buffers = newBufRing(w, min(buffers, 1<<w.Between(0, 6)), min(size, 1<<w.Between(3, 12)))
 	w.rings = append(w.rings, r)
 	return r, r.buffers, nil
@@ -210,10 +256,21 @@ func (w *World) EventFD() (int, error) { return w.open(&eventFD{}), nil }
 // Wake increments a counter: the poll of it completes.
 func (w *World) Wake(fd int) {
 	e, ok := w.fds[fd].(*eventFD)
-	if !ok {
+	switch {
+	case !ok:
 		w.fail("wake of descriptor %d, which is no eventfd", fd)
-		return
+	case w.odds(w.Faults.LateWake):
+		w.waking++
+		w.after(w.delay(), func() {
+			w.waking--
+			w.increment(fd, e)
+		})
+	default:
+		w.increment(fd, e)
 	}
+}
+
+func (w *World) increment(fd int, e *eventFD) {
 	e.count++
 	for _, r := range w.rings {
 		r.edge(fd)
@@ -248,7 +305,7 @@ func (w *World) ShutdownWrite(fd int) error {
 	if s.reset {
 		return syscall.ENOTCONN
 	}
-	s.shut = true
+	s.shut, s.ShutAt = true, w.Punctual()
 	return nil
 }
 
@@ -265,6 +322,10 @@ func (w *World) BytesAcked(fd int) (acked uint64, held bool) {
 	if s == nil {
 		return 0, false
 	}
+	if s.acked != s.told {
+		s.told, s.ToldAt = s.acked, w.Punctual()
+	}
+	s.Quiet = time.Duration(w.now - s.ackedAt)
 	return s.acked, s.used > 0
 }
 

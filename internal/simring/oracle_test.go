@@ -1,0 +1,175 @@
+package simring_test
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"sluice/engine"
+)
+
+const (
+	// maxSends is the engine's limit of sends between submission and notification.
+	maxSends = 1 << 16
+	// acceptPause is how long the engine accepts nothing after an error.
+	acceptPause = 100 * time.Millisecond
+	// grace is what the simulated kernel may take for what the engine only waits for: a few
+	// file reads, a cancellation that comes late.
+	grace = 50 * time.Millisecond
+	// lastNotification is how late the last notification of a reset connection may be.
+	lastNotification = 2*time.Second + grace
+)
+
+// asleep checks that loop i, which has just gone to sleep, may: everything that it owes
+// somebody must wait for something that will come, and must not have waited for too long. It is
+// what makes "nothing waits for ever" a matter of single steps.
+func (m *sim) asleep(i int) {
+	if m.Waking() {
+		return // it is not to sleep for long
+	}
+	now, conns := m.Punctual(), 0
+	for _, s := range m.watched {
+		if s.c != nil && !s.closed && s.c.Loop() == i {
+			conns++
+			if why := s.overlooked(now); why != "" {
+				m.failf("loop %d sleeps, and connection %d %s", i, s.peer.FD, why)
+			}
+		}
+	}
+	switch ln := m.listeners[i]; {
+	case m.draining && now > m.drainBy+grace && conns > 0:
+		m.failf("loop %d sleeps %v after the end of its drain, with %d connections", i, now-m.drainBy, conns)
+	case m.draining && now > m.drainBy+lastNotification+grace:
+		m.failf("loop %d sleeps %v after the end of its drain, without connections", i, now-m.drainBy)
+	case m.Backlog(ln) > 0 && !m.Accepting(ln) && conns < m.cfg.MaxConns && now > m.AcceptFailed(ln)+acceptPause:
+		m.failf("loop %d sleeps, has room and does not accept: %d connections wait", i, m.Backlog(ln))
+	}
+}
+
+// overlooked says what the engine has forgotten about a connection, or "".
+func (s *session) overlooked(now time.Duration) string {
+	m, c, k := s.m, s.c, s.peer
+	if m.eng.Aborting(c) {
+		if s.dying == 0 {
+			s.dying = now
+		}
+		if now > s.dying+grace {
+			return "was aborted and is not closed"
+		}
+		return ""
+	}
+	reading := s.reading()
+	open := !s.begun && (s.eofs || !k.EndTold) && (s.drains || !m.draining)
+
+	// Something must be under way.
+	switch {
+	case c.Queued() > 0 && !k.Sending() && !k.Polling() && !reading && m.Unnotified(c.Loop()) < maxSends:
+		return "has bytes to send, and nothing is under way"
+	case open && !k.Receiving() && !k.EndTold && s.seen-s.consumed < m.cfg.InputLimit:
+		return "does not receive, and has room for input"
+	case open && s.resumed && s.seen > s.consumed:
+		return "was not shown its input again"
+	case open && s.starving && m.eng.Totals().Arena.Leased < s.leased:
+		return "waits for a buffer, and one has returned"
+	case open && c.Congested() && c.Queued() < int64(m.cfg.LowWater):
+		return "is below the low-water mark, and was not told"
+	case !open && !s.outstanding() && !k.Shut() && !k.EndTold:
+		return "is closing with nothing left to send, and did not shut down"
+	case !open && !s.outstanding() && k.EndTold && !reading && !k.Polling():
+		return "is closing with nothing left on either side, and is not closed"
+	}
+
+	// And every wait has its end.
+	progress := max(k.ToldAt, k.NotifiedAt, k.PinnedAt)
+	moved := max(progress, k.AcceptedAt, s.began)
+	switch {
+	case s.deadline != 0 && now > s.deadline+grace:
+		return "is past its deadline"
+	case k.Pins > 0 && now > progress+m.cfg.WriteStall+grace:
+		return "pins memory for a peer that takes nothing"
+	case s.outstanding() && now > moved+m.cfg.WriteStall+grace:
+		return "waits for a peer that takes nothing"
+	case s.outstanding():
+	case open && now > max(moved, s.heard)+m.cfg.IdleTimeout+grace:
+		return "is idle"
+	case k.Shut() && now > max(k.ShutAt+m.cfg.Linger, k.NotifiedAt+m.cfg.WriteStall/4)+grace:
+		return "waits for its peer to close"
+	}
+	return ""
+}
+
+// outstanding reports whether the engine has bytes for the peer that are queued or pinned.
+func (s *session) outstanding() bool {
+	return s.c.Queued() > 0 || s.peer.Sending() || s.peer.Pins > 0
+}
+
+func (s *session) reading() bool {
+	for _, fd := range s.files {
+		if s.m.files[fd] && s.m.Reading(fd) {
+			return true
+		}
+	}
+	return false
+}
+
+// ended checks that there was a reason to end the connection, and that it was the one given.
+func (s *session) ended(err error) {
+	now, k := s.c.Now(), s.peer
+	switch {
+	case errors.Is(err, engine.ErrStalled) && k.Quiet < s.m.cfg.PressureStall:
+		s.m.failf("connection %d was cut off as stalled, %v after its peer took bytes", k.FD, k.Quiet)
+	case errors.Is(err, engine.ErrStalled) && now.Before(s.beganAt.Add(s.m.cfg.PressureStall)):
+		s.m.failf("connection %d was cut off as stalled, %v after it began to send", k.FD, now.Sub(s.beganAt))
+	case errors.Is(err, engine.ErrIdle) && now.Before(s.heardAt.Add(s.m.cfg.IdleTimeout)):
+		s.m.failf("connection %d was closed as idle, %v after its peer sent bytes", k.FD, now.Sub(s.heardAt))
+	case errors.Is(err, engine.ErrDeadline) && (s.soonest.IsZero() || now.Before(s.soonest)):
+		s.m.failf("connection %d was ended before its deadline", k.FD)
+	case errors.Is(err, engine.ErrDrained) && !s.m.draining:
+		s.m.failf("connection %d was ended by a drain that was not asked for", k.FD)
+	case errors.Is(err, engine.ErrAborted) && !s.aborted:
+		s.m.failf("connection %d was aborted, by nobody", k.FD)
+	case errors.Is(err, syscall.EINVAL):
+		s.m.failf("connection %d failed with %v: a file system that refuses a way of reading has another", k.FD, err)
+	case errors.Is(err, engine.ErrFileTruncated) && !s.short:
+		s.m.failf("connection %d was ended for a short file, and had none", k.FD)
+	}
+}
+
+// final are the oracles of a run that has ended.
+func (m *sim) final() error {
+	if m.check() != nil {
+		return m.err
+	}
+	for _, s := range m.conns {
+		if s.c == nil {
+			continue // never accepted
+		}
+		switch {
+		case !s.closed:
+			m.failf("connection %d was never told that it closed", s.peer.FD)
+		case s.err == nil && !s.peer.Peer.SawRST && s.peer.Gone() && len(s.peer.Peer.Got) != len(s.want):
+			m.failf("connection %d closed in order and lost %d of %d bytes", s.peer.FD, len(s.want)-len(s.peer.Peer.Got), len(s.want))
+		case s.err == nil && s.short:
+			m.failf("connection %d closed in order after a truncated file", s.peer.FD)
+		case s.err != nil && s.peer.Peer.SawFIN && len(s.peer.Peer.Got) != len(s.want):
+			m.failf("connection %d failed with %v, and its peer saw an orderly end %d bytes early", s.peer.FD, s.err, len(s.want)-len(s.peer.Peer.Got))
+		}
+	}
+	t := m.eng.Totals()
+	switch {
+	case t.Arena.Leased != 0 || t.Arena.Pinned != 0 || t.Conns != 0:
+		m.failf("left over: %s", m.state())
+	case m.OpenSockets() != 0:
+		m.failf("descriptors left over: %d", m.OpenSockets())
+	case len(m.files) != 0:
+		m.failf("%d files were not released", len(m.files))
+	case m.posted != m.ran:
+		m.failf("%d functions were posted and %d ran", m.posted, m.ran)
+	case m.BuffersOut() != 0:
+		m.failf("%d receive buffers were not given back", m.BuffersOut())
+	}
+	if err := m.eng.End(); err != nil {
+		m.failf("%v", err)
+	}
+	return m.err
+}
