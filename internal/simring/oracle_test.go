@@ -29,7 +29,13 @@ func (m *sim) asleep(i int) {
 	}
 	now, conns := m.Punctual(), 0
 	for _, s := range m.watched {
-		if s.c != nil && !s.closed && s.c.Loop() == i {
+		switch {
+		case s.c == nil || s.c.Loop() != i:
+		case s.closed:
+			if s.peer.Pins > 0 && !s.peer.Gone() && now > max(s.peer.NotifiedAt, s.peer.PinnedAt)+m.cfg.WriteStall+grace {
+				m.failf("loop %d sleeps, and memory is pinned for connection %d, which it has closed", i, s.peer.FD)
+			}
+		default:
 			conns++
 			if why := s.overlooked(now); why != "" {
 				m.failf("loop %d sleeps, and connection %d %s", i, s.peer.FD, why)

@@ -54,6 +54,7 @@ type World struct {
 	rings     []*Ring
 	fds       map[int]any // *Socket, *listener, *file, *eventFD
 	nextFD    int
+	calls     int      // of the engine, in this turn
 	events    []*event // due at some time; few, so looked through
 	violation error
 	Steps     int
@@ -98,7 +99,13 @@ func (w *World) after(d time.Duration, do func()) {
 	w.events = append(w.events, &event{w.now + int64(d), do})
 }
 
+// maxCalls is how many calls one turn may make: more than any that ends.
+const maxCalls = 1 << 20
+
 func (w *World) hook() {
+	if w.calls++; w.calls > maxCalls {
+		panic("a turn that does not end")
+	}
 	if w.Hook != nil {
 		w.Hook()
 	}
@@ -230,6 +237,7 @@ var _ kernel.System = (*World)(nil)
 
 // Now is simulated time.
 func (w *World) Now() time.Time {
+	w.calls = 0 // a turn begins
 	w.hook()
 	return w.Time()
 }
@@ -318,6 +326,7 @@ func (w *World) ResetOnClose(fd int) {
 
 // BytesAcked is how many bytes the peer acknowledged, and whether more are on the way.
 func (w *World) BytesAcked(fd int) (acked uint64, held bool) {
+	w.hook()
 	s := w.socket(fd, "ask for progress")
 	if s == nil {
 		return 0, false
