@@ -69,7 +69,7 @@ func (s *session) overlooked(now time.Duration) string {
 
 	// Something must be under way.
 	switch {
-	case c.Queued() > 0 && !k.Sending() && !k.Polling() && !reading && m.Unnotified(c.Loop()) < maxSends:
+	case c.Queued() > 0 && !k.Sending() && !k.Polling() && !reading && m.Sends(c.Loop()) < maxSends:
 		return "has bytes to send, and nothing is under way"
 	case open && !k.Receiving() && !k.EndTold && s.seen-s.consumed < m.cfg.InputLimit:
 		return "does not receive, and has room for input"

@@ -170,8 +170,17 @@ func (w *World) Punctual() time.Duration { return time.Duration(w.now - w.skippe
 // Waking reports whether a wake-up is under way.
 func (w *World) Waking() bool { return w.waking > 0 }
 
-// Unnotified is how many zero-copy sends of loop i the engine has not seen the end of.
-func (w *World) Unnotified(i int) int { return w.rings[i].unnotified }
+// Sends is how many sends of loop i are in flight, or were zero-copy and the engine has not
+// seen their notification.
+func (w *World) Sends(i int) int {
+	n := w.rings[i].unnotified
+	for _, q := range w.rings[i].inflight {
+		if q.send != nil {
+			n++
+		}
+	}
+	return n
+}
 
 // Accepting reports whether an accept waits on a listener.
 func (w *World) Accepting(listenFD int) bool {
