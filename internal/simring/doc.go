@@ -23,4 +23,6 @@
 // the loops. A loop that would sleep returns instead, and [World.Runnable] says when its ring
 // would have woken it: a wake-up that was lost shows as a loop that is not runnable with
 // work in its inbox.
+// [World.Punctual] is the time in which no loop is ever late, for oracles of how long
+// something may wait.
 package simring
