@@ -126,6 +126,7 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 		l.worked(c.sock.Flow, op.Route, int(o.Bytes))
 		l.stats.Sends.Add(op.Route, op.reason, uint64(o.Bytes))
 	}
+	c.full = o.Next != zc.Proceed
 	if o.Next == zc.Resume && o.Bytes > 0 {
 		l.stats.Sends.ShortSends++
 	}

@@ -17,6 +17,9 @@ var (
 	ErrNoBuffers = bufreg.ErrNoBuffers
 	// ErrStalled ended a connection whose peer took no bytes for Config.WriteStall.
 	ErrStalled = errors.New("peer took no bytes within the write-stall deadline")
+	// ErrLagged ended a connection that held up shared memory for Config.DemoteAfter, of
+	// which there was no room for a copy of its own.
+	ErrLagged = errors.New("peer held up memory that others share")
 	// ErrIdle ended a connection on which nothing happened for Config.IdleTimeout.
 	ErrIdle = errors.New("connection was idle")
 	// ErrDeadline ended a connection at the time set with SetDeadline.

@@ -293,7 +293,7 @@ func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 	c.reading = false
 	l.reading -= int64(c.asked)
 	c.asked = 0
-	if c.sending == nil && c.notifying == 0 {
+	if c.sending == nil && c.notifying == 0 && !c.full {
 		c.takenAt = l.now // the peer had nothing to take meanwhile
 	}
 	at := 0
@@ -340,7 +340,7 @@ func (l *loop) sendfile(c *Conn, f *fileItem, ask int) {
 	n, errno := l.sys.Sendfile(c.fd, f.f.fd, f.off, ask)
 	switch {
 	case n > 0:
-		c.activeAt = l.now
+		c.activeAt, c.full = l.now, false
 		l.stats.Sends.Add(zc.Sendfile, f.way.Reason, uint64(n))
 		l.worked(nil, zc.Sendfile, n)
 		c.note(zc.Sendfile, f.way.Reason, uint32(n))
@@ -365,8 +365,8 @@ func (l *loop) sendfile(c *Conn, f *fileItem, ask int) {
 		l.afterSend(c)
 	case n == ask:
 		c.markLater()
-	default: // the socket is full
-		c.polling = true
+	default:
+		c.full, c.polling = true, true
 		e := l.sqe()
 		e.PrepPoll(c.fd, pollOut)
 		e.UserData = userData(kindPoll, c.id)

@@ -50,6 +50,9 @@ func (l *loop) scarce(n int) bool {
 
 // reads reports whether the peer has taken a good deal, and some of it just now.
 func (c *Conn) reads() bool {
+	if c.state >= connAborting {
+		return false // the socket is not to be asked any more
+	}
 	c.lookForProgress()
 	return c.acked >= readsEnough && c.loop.now-c.takenAt <= int64(readsLately)
 }
@@ -104,7 +107,7 @@ func (l *loop) privatize(c *Conn) {
 		}
 		own, err := l.arena.Private(it.buf)
 		if err != nil {
-			l.abort(c, ErrStalled)
+			l.abort(c, ErrLagged)
 			return
 		}
 		l.stats.Demoted += uint64(it.buf.Len())

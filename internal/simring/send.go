@@ -68,11 +68,15 @@ func (r *Ring) startSend(q *request) {
 		return
 	}
 	o := &send{q: q, sock: s, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
+	payload := memory // a copy may be of private memory
+	if o.zc {
+		payload = r.registered
+	}
 	if e.Opcode == ring.OpSend || e.Opcode == ring.OpSendZC {
-		o.vec = [][]byte{r.registered(e.Addr, int(e.Len))}
+		o.vec = [][]byte{payload(e.Addr, int(e.Len))}
 	} else {
 		for _, v := range ring.Vectors(memory(e.Addr, ring.MsghdrSize(0))) {
-			o.vec = append(o.vec, r.registered(uint64(v.Base), int(v.Len)))
+			o.vec = append(o.vec, payload(uint64(v.Base), int(v.Len)))
 		}
 	}
 	for _, v := range o.vec {

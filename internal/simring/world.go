@@ -198,9 +198,14 @@ func (w *World) AcceptFailed(listenFD int) time.Duration {
 
 // Reading reports whether a read of a file is in flight.
 func (w *World) Reading(fd int) bool {
+	twin := -1
+	if f, ok := w.fds[fd].(*file); ok {
+		twin = f.twin
+	}
 	for _, r := range w.rings {
 		for _, q := range r.inflight {
-			if q.sqe.Opcode == ring.OpReadFixed && int(q.sqe.FD) == fd {
+			reads := q.sqe.Opcode == ring.OpReadFixed || q.sqe.Opcode == ring.OpRead
+			if from := int(q.sqe.FD); reads && (from == fd || from == twin) {
 				return true
 			}
 		}
