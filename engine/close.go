@@ -1,6 +1,9 @@
 package engine
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // The way down of a connection. In order:
 //
@@ -30,6 +33,9 @@ func (l *loop) stepClose(c *Conn) {
 		c.state = connHalfClosed
 		c.closeBy = l.now + int64(l.cfg.Linger)
 		c.schedule(c.closeBy)
+		if c.polling { // for a stretch of a file that then left by another route
+			l.cancel(userData(kindPoll, c.id))
+		}
 		if !c.eof {
 			// Closing with the peer still sending could destroy, by a reset, what it has not
 			// read yet: shut down, and let it close first.
@@ -111,6 +117,9 @@ func (l *loop) release(c *Conn) {
 	}
 	l.sys.Close(c.fd)
 	c.state = connClosed
+	if i := slices.Index(l.starved, c); i >= 0 {
+		l.starved = slices.Delete(l.starved, i, i+1) // nothing is scarce for its sake any more
+	}
 	l.unschedule(c)
 	l.conns.remove(c.id)
 	l.ended = append(l.ended, c)

@@ -163,6 +163,8 @@ func (m *sim) final() error {
 	}
 	t := m.eng.Totals()
 	switch {
+	case t.Pinned != 0 || t.Queued != 0 || t.Starved != 0 || t.Arena.Private != 0:
+		m.failf("at the end %d bytes are charged to budgets, %d queued, %d in private copies; %d connections wait for memory", t.Pinned, t.Queued, t.Arena.Private, t.Starved)
 	case t.Arena.Leased != 0 || t.Arena.Pinned != 0 || t.Conns != 0:
 		m.failf("left over: %s", m.state())
 	case m.OpenSockets() != 0:
