@@ -74,12 +74,18 @@ func serve(tb testing.TB, cfg engine.Config, addr string, newHandler func(*engin
 	}
 	s := &server{tb: tb, eng: e, ends: map[string]error{}}
 	tb.Cleanup(func() { s.stop() })
-	ln, err := e.Listen("tcp4", addr, func(c *engine.Conn) engine.Handler { return s.watch(c, newHandler(c)) })
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s.addr = ln.Addr().String()
+	s.addr = s.listen(addr, newHandler)
 	return s
+}
+
+// listen has the engine listen for connections of another kind too.
+func (s *server) listen(addr string, newHandler func(*engine.Conn) engine.Handler) (bound string) {
+	s.tb.Helper()
+	ln, err := s.eng.Listen("tcp4", addr, func(c *engine.Conn) engine.Handler { return s.watch(c, newHandler(c)) })
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return ln.Addr().String()
 }
 
 // serveFiles has the file server handle the connections.

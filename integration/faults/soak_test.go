@@ -21,7 +21,7 @@ import (
 	"sluice/internal/leak"
 )
 
-// An hour's worth is about -soak 40000000 -timeout 2h.
+// An hour's worth is about -soak 100000000 -timeout 2h.
 var soakRequests = flag.Int("soak", 200_000, "requests of TestSoak")
 
 // footprint is what the process's memory comes to.
