@@ -72,6 +72,10 @@ func TestABlackHoledPeerIsGivenUpAndOthersGoOn(t *testing.T) {
 				var begun, fallen, over atomic.Bool
 				var whileDown atomic.Int32
 				neighbours := group{tb: t}
+				t.Cleanup(func() { // also when the test has failed
+					over.Store(true)
+					neighbours.wait.Wait()
+				})
 				for range good {
 					neighbours.run(func() error {
 						for !over.Load() {
