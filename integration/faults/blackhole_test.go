@@ -36,7 +36,7 @@ func TestABlackHoledPeerIsGivenUpAndOthersGoOn(t *testing.T) {
 			t.Run(fault.name+", "+w.name, func(t *testing.T) {
 				t.Parallel()
 				// The stall leaves room for many transfers to neighbours, on a busy machine too.
-				const stall, holed, good, total, nearTotal = 2 * time.Second, 6, 3, 8 << 20, 512 << 10
+				const stall, holed, good, total, nearTotal = 2 * time.Second, 6, 3, 32 << 20, 512 << 10
 				here, lost, near := newNamespace(t), newNamespace(t), newNamespace(t)
 				here.link(lost, "hole", 1)
 				here.link(near, "good", 2)
@@ -48,14 +48,15 @@ func TestABlackHoledPeerIsGivenUpAndOthersGoOn(t *testing.T) {
 					nearAddr = s.listen("10.0.2.1:0", neighbour)
 				})
 				var err error
-				// They read all the time, so that only the network can be what stops them.
+				// They read all the time, so that only the network can be what stops them, but not so fast
+				// that they would have received everything before.
 				gone, readers := make([]*client, holed), group{tb: t}
 				for i := range gone {
 					if gone[i], err = lost.dial(s.addr, 64<<10); err != nil {
 						t.Fatal(err)
 					}
 					readers.run(func() error {
-						err := sameNoise(trickle{Reader: gone[i]}, 0, total)
+						err := sameNoise(trickle{Reader: gone[i], chunk: 16 << 10}, 0, total)
 						if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) { // when it hears of the server again
 							return nil
 						}

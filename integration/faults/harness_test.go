@@ -404,16 +404,17 @@ func (c *client) fetch(names ...string) error {
 	return nil
 }
 
-// trickle reads 50 KB a second until it is told to hurry.
+// trickle reads a chunk at a time, fifty a second, until it is told to hurry.
 type trickle struct {
 	io.Reader
+	chunk int
 	hurry *atomic.Bool // nil: never
 }
 
 func (r trickle) Read(p []byte) (int, error) {
 	if r.hurry == nil || !r.hurry.Load() {
 		time.Sleep(20 * time.Millisecond)
-		p = p[:min(len(p), 1<<10)]
+		p = p[:min(len(p), r.chunk)]
 	}
 	return r.Reader.Read(p)
 }

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
-	must(flag.Set("test.parallel", "8")) // parallel tests wait for deadlines, not for processors
+	must(flag.Set("test.parallel", "4")) // parallel tests wait for deadlines, but their peers need processors
 	os.Exit(run(m))
 }
 

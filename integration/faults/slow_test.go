@@ -28,7 +28,7 @@ func TestHundredsOfSlowReadersDoNotHoldUpOthers(t *testing.T) {
 				if err := c.ask("big", ""); err != nil {
 					t.Fatal(err)
 				}
-				c.in.Reset(trickle{c.TCPConn, &hurry})
+				c.in.Reset(trickle{c.TCPConn, 1 << 10, &hurry})
 				slows.run(func() error {
 					defer c.Close()
 					return c.receive("big")
