@@ -33,8 +33,9 @@ type loop struct {
 	wakeFD   int
 
 	inbox    inbox
-	sleeping atomic.Bool // from just before a blocking enter to the next turn
-	freed    atomic.Bool // a buffer returned after ErrNoBuffers
+	sleeping atomic.Bool  // from just before a blocking enter to the next turn
+	wakers   atomic.Int32 // goroutines that are waking it
+	freed    atomic.Bool  // a buffer returned after ErrNoBuffers
 
 	clock       time.Time // read once a turn
 	now         int64     // the same, in ns since start
@@ -225,8 +226,12 @@ func (l *loop) post(fn func()) bool {
 
 // wake ends the loop's sleep, if it sleeps. Only the first of several wakers pays for it.
 func (l *loop) wake() {
-	if l.sleeping.Load() && l.sleeping.CompareAndSwap(true, false) {
-		l.sys.Wake(l.wakeFD)
+	if l.sleeping.Load() {
+		l.wakers.Add(1) // the descriptor is not closed, and used again for something else, meanwhile
+		if l.sleeping.CompareAndSwap(true, false) {
+			l.sys.Wake(l.wakeFD)
+		}
+		l.wakers.Add(-1)
 	}
 }
 
@@ -341,6 +346,9 @@ func (l *loop) close() {
 			l.stats.CloseError = errors.Join(l.stats.CloseError, err)
 		}
 		l.ring = nil
+	}
+	for l.wakers.Load() > 0 {
+		runtime.Gosched() // one that found the loop asleep is about to write
 	}
 	if l.wakeFD > 0 {
 		l.sys.Close(l.wakeFD)
