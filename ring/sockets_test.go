@@ -151,7 +151,7 @@ func (s *socket) poll(events int16, limit time.Duration) bool {
 	s.t.Helper()
 	for end := time.Now().Add(limit); ; {
 		fds := []unix.PollFd{{Fd: int32(s.fd), Events: events}}
-		n, err := unix.Poll(fds, int(time.Until(end)/time.Millisecond)+1)
+		n, err := unix.Poll(fds, int(max(0, time.Until(end))/time.Millisecond)+1) // less than 0 would mean for ever
 		if err != nil && err != unix.EINTR {
 			s.t.Fatalf("poll: %v", err)
 		}
