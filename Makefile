@@ -50,10 +50,11 @@ sim:
 sim-faults:
 	./scripts/simring-faults 10000
 
-# The engine on Debian's kernels 5.10 to 7.2 under qemu, over a card that sends without copying.
-# Needs qemu-system-x86, and for the first run Debian's packages.
+# The tests on Debian's kernels 5.10 to 7.2 under qemu, over a card that sends without copying; see
+# docs/TESTING.md. Needs root, and for the first run a Debian mirror.
 test-kernels:
-	$(GO) run ./integration/vm -programs kernels
+	./scripts/setup kernels
+	$(GO) run ./integration/vm
 
 # uringserve beside nginx and lighttpd over loopback; see docs/MEASUREMENTS.md.
 bench-loopback: build
@@ -61,9 +62,3 @@ bench-loopback: build
 
 clean:
 	rm -rf bin
-
-# The tests on the kernels of the fleet, in guests; see docs/TESTING.md. Needs root and a Debian mirror.
-.PHONY: test-kernels
-test-kernels:
-	./scripts/setup kernels
-	$(GO) run ./integration/vm

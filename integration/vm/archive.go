@@ -40,6 +40,7 @@ func (a *archive) apt(program, verb string, args ...string) ([]byte, error) {
 		"-o", "Dir::State::lists=" + filepath.Join(a.dir, "lists"),
 		"-o", "Dir::Cache=" + filepath.Join(a.dir, "cache"),
 		"-o", "APT::Architecture=amd64",
+		"-o", "Acquire::Retries=3",
 		"-o", "APT::Sandbox::User=root", // apt's own user may not write below a home directory
 		"-o", "Acquire::Languages=none",
 		"-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",

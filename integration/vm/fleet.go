@@ -35,7 +35,7 @@ func (p program) guestPath() string { return "/" + p.file() }
 // under emulation. A test that hangs is ended with the stacks of its goroutines; -deadline is
 // for a kernel that does.
 func (p program) command(run string, count int) []string {
-	args := []string{p.guestPath(), "-test.v=test2json", "-test.short", "-test.timeout=3m", fmt.Sprint("-test.count=", count)}
+	args := []string{p.guestPath(), "-test.v=test2json", "-test.short", "-test.timeout=8m", fmt.Sprint("-test.count=", count)}
 	if run == "" {
 		run = p.run
 	}

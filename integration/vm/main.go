@@ -46,6 +46,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // options is the command line.
@@ -71,7 +73,7 @@ func main() {
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "guests at the same time; one keeps a processor busy and has a GiB of memory")
 	flag.StringVar(&o.cache, "cache", "", "`directory` of downloaded kernels (default: below the user's cache directory)")
 	flag.StringVar(&o.accel, "accel", "", "qemu's `accelerator`: kvm or tcg (default: kvm where it works)")
-	flag.DurationVar(&o.deadline, "deadline", 10*time.Minute, "limit for one guest, from boot to power-off")
+	flag.DurationVar(&o.deadline, "deadline", 20*time.Minute, "limit for one guest, from boot to power-off")
 	flag.BoolVar(&o.update, "update", false, "look for newer packages of the kernels that are in the cache")
 	flag.BoolVar(&o.verbose, "v", false, "show everything that the tests print, of one guest after the other")
 	flag.Parse()
@@ -163,8 +165,13 @@ func checkHost() error {
 	return nil
 }
 
-// readyKernels has every kernel in the cache.
+// readyKernels has every kernel in the cache, which one run fills at a time.
 func readyKernels(o options) (ready []*kernel, err error) {
+	unlock, err := lock(o.cache)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unlock() }()
 	a := &archive{dir: filepath.Join(o.cache, "apt"), log: os.Stderr}
 	for _, series := range strings.Split(o.kernels, ",") {
 		k, err := openKernel(o.cache, series)
@@ -177,6 +184,21 @@ func readyKernels(o options) (ready []*kernel, err error) {
 		ready = append(ready, k)
 	}
 	return ready, nil
+}
+
+// lock waits until no other run has the directory, and makes it first.
+func lock(dir string) (unlock func() error, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+	}
+	return f.Close, nil // the lock goes with the descriptor
 }
 
 func choosePrograms(names string) ([]program, error) {
