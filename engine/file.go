@@ -192,7 +192,7 @@ func (l *loop) roomForFile(c *Conn, at, n int) (*item, zc.Reason) {
 	if h := l.headerFor(c, at, n); h != nil {
 		return h, 0
 	}
-	if !l.mayHold(c, n) {
+	if !l.mayRead(c, n) {
 		return nil, zc.OverBudget
 	}
 	b, err := l.cache.Lease(n)

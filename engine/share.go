@@ -28,8 +28,12 @@ func (l *loop) lease(c *Conn, n int) (bufreg.Buffer, error) {
 
 // mayHold reports whether c may take n more bytes of the arena.
 func (l *loop) mayHold(c *Conn, n int) bool {
-	return c.held()+int64(n) <= smallHold || !l.scarce(n) || c.reads()
+	return c.held()+int64(n) <= smallHold || !l.scarce(0, n) || c.reads()
 }
+
+// mayRead reports whether n bytes of a file may be read into the arena for c. They have another
+// way, and so make room for what has none.
+func (l *loop) mayRead(c *Conn, n int) bool { return !l.scarce(n, n) || c.reads() }
 
 // mayBegin reports whether c, which holds nothing, may take n bytes to begin with, for want of
 // another way to send them.
@@ -40,12 +44,12 @@ func (l *loop) mayBegin(c *Conn, n int) bool {
 // held is what waits for the peer: queued, and pinned.
 func (c *Conn) held() int64 { return c.queue.memory + int64(c.asked) + c.pins.Pinned() }
 
-// scarce reports whether more than half of the arena is leased, with n bytes more, and more than
-// this loop's part of that half waits for peers: memory that an embedder keeps for itself
-// makes nobody wait.
-func (l *loop) scarce(n int) bool {
+// scarce reports whether with n bytes more than half of the arena is leased, and with waiting
+// bytes more than this loop's part of that half waits for peers: memory that an embedder keeps
+// for itself makes nobody wait.
+func (l *loop) scarce(waiting, n int) bool {
 	half := l.arena.Size() / 2
-	return l.queued+l.reading+l.budget.Pinned() > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
+	return l.queued+l.reading+l.budget.Pinned()+int64(waiting) > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
 }
 
 // reads reports whether the peer has taken a good deal, and some of it just now.
@@ -67,7 +71,7 @@ func (c *Conn) lookForProgress() {
 
 // shareFreed has connections that left memory to others try again when it is scarce no more.
 func (l *loop) shareFreed() {
-	if l.sharers > 0 && !l.scarce(0) {
+	if l.sharers > 0 && !l.scarce(0, 0) {
 		l.sharers = 0
 		l.buffersFree = true
 	}

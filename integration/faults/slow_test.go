@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/engine"
+	"sluice/zc"
 )
 
 // TestHundredsOfSlowReadersDoNotHoldUpOthers has them ask for far more than the arena holds, and
@@ -36,7 +37,7 @@ func TestHundredsOfSlowReadersDoNotHoldUpOthers(t *testing.T) {
 			}
 			eventually(t, "every slow reader is being served", func() bool {
 				st := s.eng.Stats()
-				return st.Conns == slow && sent(st) > slow*1000 && (p.policy != zeroCopy || st.NoBuffers > 0)
+				return st.Conns == slow && sent(st) > slow*1000 && (p.policy != zeroCopy || st.Sends.By[zc.Sendfile][zc.OverBudget].Sends > 0)
 			})
 			all := group{tb: t}
 			for i := range goods {
@@ -59,9 +60,6 @@ func TestHundredsOfSlowReadersDoNotHoldUpOthers(t *testing.T) {
 			if st.Conns < slow || st.Aborted != 0 {
 				t.Errorf("%d connections are open and %d were reset: the others had to wait for slow readers to end", st.Conns, st.Aborted)
 			}
-			if p.policy == zeroCopy && st.Arena.Pinned < st.Arena.Total/2 {
-				t.Errorf("%d of %d bytes are pinned: nothing was scarce", st.Arena.Pinned, st.Arena.Total)
-			}
 			hurry.Store(true)
 			slows.wait.Wait()
 			if st := s.allBack(); st.Aborted != 0 || st.Undelivered != 0 {
@@ -78,9 +76,9 @@ func limitSendBuffer(tb testing.TB, c *engine.Conn) {
 	}
 }
 
-// TestAnArenaThatStuckReadersHoldComesBack has peers that never read pin the whole arena, so
-// that newcomers can lease nothing. They must go on as the stuck ones are given up, and so
-// must the stuck ones that had come too late for a buffer.
+// TestAnArenaThatStuckReadersHoldComesBack has peers that never read hold as much of the arena as
+// they may, so that some of them and of the newcomers wait for memory. All must go on, the latest
+// as the stuck ones are given up.
 func TestAnArenaThatStuckReadersHoldComesBack(t *testing.T) {
 	for _, p := range ways[:2] {
 		t.Run(p.name, func(t *testing.T) {
@@ -97,9 +95,9 @@ func TestAnArenaThatStuckReadersHoldComesBack(t *testing.T) {
 			for i := range held {
 				held[i] = s.dial(t, 4096)
 			}
-			eventually(t, "all of the arena is leased", func() bool {
+			eventually(t, "half of the arena is leased, and some wait for more", func() bool {
 				st := s.eng.Stats()
-				return st.Arena.Leased == st.Arena.Total
+				return st.Arena.Leased >= st.Arena.Total/2 && st.Starved > 0
 			})
 			all := group{tb: t}
 			for range goods {
@@ -115,7 +113,7 @@ func TestAnArenaThatStuckReadersHoldComesBack(t *testing.T) {
 					t.Errorf("a stuck reader's connection ended with %v, want ErrStalled", err)
 				}
 			}
-			if st := s.allBack(); st.Aborted != stuck || st.ClosedInOrder != goods || st.NoBuffers < goods {
+			if st := s.allBack(); st.Aborted != stuck || st.ClosedInOrder != goods || st.NoBuffers == 0 {
 				t.Errorf("%d connections were reset and %d closed in order, want %d and %d; %d leases were refused", st.Aborted, st.ClosedInOrder, stuck, goods, st.NoBuffers)
 			}
 		})
