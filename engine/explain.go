@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"sluice/zc"
@@ -31,7 +32,7 @@ type Decision struct {
 	Delay  time.Duration // from the completion to the notification
 }
 
-// trailLen is how many decisions a connection remembers: half a KiB, from its first send on.
+// trailLen is how many decisions a connection remembers: 400 bytes, from its first send on.
 const trailLen = 16
 
 // trail is a connection's last decisions.
@@ -41,11 +42,12 @@ type trail struct {
 }
 
 type trailMark struct {
-	at, delay int64
-	bytes     uint32
-	route     zc.Route
-	reason    zc.Reason
-	fate      Fate
+	at     int64
+	delay  uint32 // µs
+	bytes  uint32
+	route  zc.Route
+	reason zc.Reason
+	fate   Fate
 }
 
 // note remembers a decision and returns its number.
@@ -63,7 +65,7 @@ func (c *Conn) note(r zc.Route, why zc.Reason, bytes uint32) uint32 {
 func (t *trail) settle(number, bytes uint32, f Fate, delay int64) {
 	if t.n-number <= trailLen {
 		m := &t.last[number%trailLen]
-		m.bytes, m.fate, m.delay = bytes, f, delay
+		m.bytes, m.fate, m.delay = bytes, f, uint32(min(delay/1000, math.MaxUint32))
 	}
 }
 
@@ -78,7 +80,7 @@ func (c *Conn) Explain() []Decision {
 		m := t.last[i%trailLen]
 		out = append(out, Decision{
 			At: c.loop.start.Add(time.Duration(m.at)), Bytes: int(m.bytes), Route: m.route, Reason: m.reason,
-			Fate: m.fate, Delay: time.Duration(m.delay),
+			Fate: m.fate, Delay: time.Duration(m.delay) * time.Microsecond,
 		})
 	}
 	return out
