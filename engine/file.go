@@ -321,7 +321,9 @@ func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 	case e.Res == 0:
 		l.abort(c, fmt.Errorf("%s at byte %d, %d bytes missing: %w", f.f.name, f.off, f.left, ErrFileTruncated))
 		return
-	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+	case errno == syscall.EAGAIN || errno == syscall.EINTR || errno == syscall.ECANCELED:
+		// Nobody need have cancelled it: so ends what the kernel finds no worker for, whose start
+		// signals interrupt, and the Go runtime sends those.
 	case errno == syscall.EINVAL && f.direct:
 		f.f.direct.Store(-1) // opened with O_DIRECT, but not read: some file systems say so only now
 	default:
