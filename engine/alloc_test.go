@@ -60,6 +60,9 @@ func (r *rawPeer) exchange(n, answer int) {
 // in one of a few attempts: pools and queues find their size in the first ones.
 func wantNoAllocations(tb testing.TB, runs int, f func()) {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("the runtime of a slow processor allocates too")
+	}
 	var n uint64
 	for range 3 {
 		if n = allocations(runs, f); float64(n) < float64(runs)/100 {
@@ -124,7 +127,7 @@ func TestLeasedSendsAllocateNothing(t *testing.T) {
 					return len(p)
 				}}
 				r := rawDial(t, connect(t, e, h, 0))
-				wantNoAllocations(t, amount(1000, 300), func() { r.exchange(1, size) })
+				wantNoAllocations(t, 1000, func() { r.exchange(1, size) })
 			})
 		}
 	}
@@ -148,7 +151,7 @@ func TestFilesAllocateNothing(t *testing.T) {
 					return len(p)
 				}}
 				r := rawDial(t, connect(t, e, h, 0))
-				wantNoAllocations(t, amount(1000, 300), func() { r.exchange(1, len(head)+int(size)) })
+				wantNoAllocations(t, 1000, func() { r.exchange(1, len(head)+int(size)) })
 			})
 		}
 	}
@@ -170,7 +173,7 @@ func TestASharedBufferAllocatesNothing(t *testing.T) {
 		return len(p)
 	}}
 	r := rawDial(t, connect(t, e, h, 0))
-	wantNoAllocations(t, amount(1000, 300), func() { r.exchange(1, 4*b.Len()) })
+	wantNoAllocations(t, 1000, func() { r.exchange(1, 4*b.Len()) })
 }
 
 func TestColdFilesAllocateNothing(t *testing.T) {

@@ -228,7 +228,7 @@ func TestClosedIsTheLastCall(t *testing.T) {
 }
 
 func TestLingerEndsTheWaitForAPeerThatNeverCloses(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const linger = 200 * time.Millisecond
 	e := newEngine(t, Config{Linger: linger})
 	k := connect(t, e, &handler{}, 0)
@@ -272,7 +272,7 @@ func TestLingerDoesNotCutOffWhatTheSocketHolds(t *testing.T) {
 }
 
 func TestIdleTimeoutDoesNotCutTheLingerShort(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const idle, linger = 50 * time.Millisecond, 300 * time.Millisecond
 	e := newEngine(t, Config{IdleTimeout: -1, Linger: linger})
 	k := connect(t, e, &handler{}, 0)
@@ -330,7 +330,7 @@ func (r *slowReader) Read(p []byte) (int, error) {
 func (r *slowReader) hearAll() digest { return hearAll(r) }
 
 func TestShutdownAbortsAtItsDeadlineAndCountsTheRest(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const total, limit = 2 << 20, 100 * time.Millisecond
 	for _, p := range policies[:3] {
 		t.Run(p.name, func(t *testing.T) {
@@ -512,7 +512,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 }
 
 func TestRunAbortsAfterTheDrainTimeout(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	e := startEngine(t, Config{DrainTimeout: 50 * time.Millisecond})
 	k := connect(t, e, &handler{}, 4096)
 	k.stuff(1<<20, 2<<20)

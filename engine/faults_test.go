@@ -96,7 +96,7 @@ func (k *link) endsByStall(since time.Time) {
 }
 
 func TestAPeerThatVanishesMidBodyIsGivenUp(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const total = 4 << 20
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
@@ -120,7 +120,7 @@ func TestAPeerThatVanishesMidBodyIsGivenUp(t *testing.T) {
 }
 
 func TestAPeerThatNeverReadsIsGivenUp(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -140,7 +140,7 @@ func TestAPeerThatNeverReadsIsGivenUp(t *testing.T) {
 }
 
 func TestAPeerThatNeverReadsAFileIsGivenUp(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	for _, r := range []struct {
 		name string
 		cfg  Config
@@ -164,7 +164,7 @@ func TestAPeerThatNeverReadsAFileIsGivenUp(t *testing.T) {
 // TestASlowButSteadyReaderIsNotCutOff has a peer take far longer than the write-stall
 // deadline for what was queued at once, but never stop.
 func TestASlowButSteadyReaderIsNotCutOff(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const total, chunk, pause = 640 << 10, 8 << 10, 20 * time.Millisecond
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestASlowButSteadyReaderIsNotCutOff(t *testing.T) {
 }
 
 func TestASlowReaderOfAFileIsNotCutOff(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const total, chunk, pause = 640 << 10, 8 << 10, 20 * time.Millisecond
 	for _, r := range []struct {
 		name string
@@ -210,7 +210,7 @@ func TestASlowReaderOfAFileIsNotCutOff(t *testing.T) {
 }
 
 func TestTheStallDeadlineStartsWithTheFirstQueuedByte(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	e := newEngine(t, Config{Policy: everything, WriteStall: stall})
 	k := connect(t, e, &handler{}, 0)
 	idle := time.Now()
@@ -226,7 +226,7 @@ func TestTheStallDeadlineStartsWithTheFirstQueuedByte(t *testing.T) {
 }
 
 func TestAnIdleConnectionEnds(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const idle = 200 * time.Millisecond
 	e := newEngine(t, Config{IdleTimeout: idle})
 	k := connect(t, e, echo(), 0)
@@ -240,7 +240,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 }
 
 func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const idle, times = 600 * time.Millisecond, 10
 	for name, step := range map[string]func(k *link){
 		"receiving": func(k *link) { k.peer.say([]byte("x")) },
@@ -270,7 +270,7 @@ func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
 // TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds: nothing is queued in the engine any
 // more, but the peer is busy with what the kernel holds for it.
 func TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const idle, total, chunk, pause = 500 * time.Millisecond, 1 << 20, 16 << 10, 20 * time.Millisecond
 	e := newEngine(t, Config{Policy: copying, IdleTimeout: idle})
 	k := connect(t, e, &handler{}, 16<<10)
@@ -292,7 +292,7 @@ func TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds(t *testing.T) {
 }
 
 func TestNegativeIdleTimeoutMeansNever(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	e := newEngine(t, Config{IdleTimeout: -1, WriteStall: 20 * time.Millisecond})
 	k := connect(t, e, echo(), 0)
 	began := time.Now()
@@ -302,7 +302,7 @@ func TestNegativeIdleTimeoutMeansNever(t *testing.T) {
 }
 
 func TestSetDeadlineAborts(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const d = 150 * time.Millisecond
 	e := newEngine(t, Config{})
 	k := connect(t, e, echo(), 0)
@@ -321,7 +321,7 @@ func TestSetDeadlineAborts(t *testing.T) {
 }
 
 func TestSetDeadlineOfZeroRemovesIt(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const d = 50 * time.Millisecond
 	e := newEngine(t, Config{})
 	k := connect(t, e, echo(), 0)
@@ -333,7 +333,7 @@ func TestSetDeadlineOfZeroRemovesIt(t *testing.T) {
 }
 
 func TestADeadlineOfOneDoesNotTouchAnother(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	const conns = 10
 	e := newEngine(t, Config{})
 	links := make([]*link, conns)
@@ -361,7 +361,7 @@ func TestADeadlineOfOneDoesNotTouchAnother(t *testing.T) {
 // TestAPeerThatTalksButNeverReadsIsGivenUp has something happen on the connection all the
 // time, in a direction that frees nothing.
 func TestAPeerThatTalksButNeverReadsIsGivenUp(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -382,7 +382,7 @@ func TestAPeerThatTalksButNeverReadsIsGivenUp(t *testing.T) {
 // TestSendingMoreToAPeerThatTakesNothingIsNoProgress has the socket accept small sends for longer
 // than the deadline, while an earlier one is pinned.
 func TestSendingMoreToAPeerThatTakesNothingIsNoProgress(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	e := newEngine(t, Config{Policy: everything, WriteStall: stall})
 	k := connect(t, e, &handler{}, 0)
 	k.peer.vanish()

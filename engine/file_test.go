@@ -163,6 +163,9 @@ func TestHeaderAndFileLeaveTogether(t *testing.T) {
 		{"sendfile", copying, smallFile + 1, []way{{zc.Copy, zc.PolicyOff}, {zc.Sendfile, zc.PolicyOff}}, 2},
 	} {
 		t.Run(r.name, func(t *testing.T) {
+			if r.name == "sendfile" {
+				needsCachestat(t)
+			}
 			e := newEngine(t, Config{Policy: r.policy})
 			k := connect(t, e, &handler{}, 0)
 			f := NewFile(poolFile(t, 1<<20))

@@ -26,8 +26,9 @@ import (
 	"sluice/zc"
 )
 
-// patience is how long a test waits for what must happen before it calls it lost.
-const patience = 20 * time.Second
+// patience is how long a test waits for what must happen before it calls it lost; more with
+// -short.
+var patience = 20 * time.Second
 
 // amount is how much a test moves: with -short what is still enough, for guests of
 // integration/vm, which are slow.
@@ -36,6 +37,16 @@ func amount(full, short int) int {
 		return short
 	}
 	return full
+}
+
+// inTime begins a test of deadlines, which waits and needs no processor of its own. With
+// -short it is skipped: a slow processor, or one that others need too, is late by itself.
+func inTime(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a test of deadlines, for a processor that is in time")
+	}
+	t.Parallel()
 }
 
 // everything has every send of a byte or more go by zero-copy, on loopback too.

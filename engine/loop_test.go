@@ -58,7 +58,7 @@ func TestAnOverflowOfTheCompletionQueueLosesNothing(t *testing.T) {
 
 // TestWaitingTakesNoTurns: whatever a connection waits for, the loop sleeps meanwhile.
 func TestWaitingTakesNoTurns(t *testing.T) {
-	t.Parallel()
+	inTime(t)
 	for _, c := range []struct {
 		name  string
 		cfg   Config

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/internal/leak"
 )
@@ -19,6 +20,9 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
+	if testing.Short() {
+		patience = 2 * time.Minute
+	}
 	if flag.Lookup("test.fuzz").Value.String() == "" { // where it is the number of processes
 		must(flag.Set("test.parallel", "16")) // parallel tests wait for deadlines, not for processors
 	}

@@ -112,6 +112,16 @@ type ways struct{ must, may []way }
 // wantWays expects every byte counted, on these ways and no other.
 func wantWays(tb testing.TB, st Stats, bytes int64, want ways) {
 	tb.Helper()
+	if !cachestat() { // what might wait for a disk is read through the ring, unless the test knows better
+		for _, list := range []*[]way{&want.must, &want.may} {
+			*list = slices.Clone(*list)
+			for i, w := range *list {
+				if w.route == zc.Sendfile && w.why != zc.NoBuffers && st.Sends.By[w.route][w.why].Sends == 0 {
+					(*list)[i] = way{zc.Copy, zc.CacheUnknown}
+				}
+			}
+		}
+	}
 	var counted uint64
 	for route := range zc.Route(zc.NumRoutes) {
 		for why := range zc.Reason(zc.NumReasons) {
