@@ -207,7 +207,8 @@ func TestDialHeedsItsContext(t *testing.T) {
 func TestDialedConnectionsStreamBothWays(t *testing.T) {
 	const conns, total, size = 4, 4 << 20, 128 << 10
 	server := plainListener(t)
-	e := newEngine(t, Config{Loops: 2, Policy: everything, ArenaSize: 16 << 20})
+	// Room for what the sockets of a slow peer hold and the queues besides.
+	e := newEngine(t, Config{Loops: 2, Policy: everything, ArenaSize: 64 << 20})
 	var servers sync.WaitGroup
 	ended := make(chan error, conns)
 	for range conns {
