@@ -23,6 +23,8 @@ type source struct {
 	buffers []bufreg.Buffer
 	next    int
 	left    int64
+	warm    int64 // of left: what is sent before measuring begins
+	begin   func()
 }
 
 // streamer keeps its connection's queue above the low-water mark until the source is dry.
@@ -38,6 +40,11 @@ func (s *streamer) Writable(c *engine.Conn) {
 		b := s.src.buffers[s.src.next]
 		s.src.next = (s.src.next + 1) % len(s.src.buffers)
 		s.src.left -= int64(b.Len())
+		if s.src.warm > 0 {
+			if s.src.warm -= int64(b.Len()); s.src.warm <= 0 {
+				s.src.begin()
+			}
+		}
 		if err := c.Send(b.Retain()); err != nil {
 			return
 		}
@@ -53,6 +60,7 @@ func main() {
 	size := flag.Int("size", 256<<10, "bytes in a buffer, 1 to 1048576")
 	memory := flag.Int("memory", 64<<20, "bytes of source memory")
 	total := flag.Float64("total", 4, "GB to send")
+	warm := flag.Float64("warm", 0, "GB to send before measuring begins")
 	conns := flag.Int("conns", 1, "connections")
 	threshold := flag.Int("zc-threshold", -1, "zero-copy from this many bytes; -1: decided by kernel and path")
 	flag.Parse()
@@ -63,17 +71,17 @@ func main() {
 	if *threshold >= 0 {
 		cfg.Policy = zc.Policy{Mode: zc.Fixed, Threshold: *threshold}
 	}
-	if err := run(cfg, flag.Arg(0), *size, *memory, int64(*total*1e9), *conns); err != nil {
+	if err := run(cfg, flag.Arg(0), *size, *memory, int64(*total*1e9), int64(*warm*1e9), *conns); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(cfg engine.Config, addr string, size, memory int, total int64, conns int) error {
+func run(cfg engine.Config, addr string, size, memory int, total, warm int64, conns int) error {
 	eng, err := engine.New(cfg)
 	if err != nil {
 		return err
 	}
-	src := &source{left: total}
+	src := &source{left: warm + total, warm: warm}
 	for range max(1, memory/size) {
 		b, err := eng.Lease(size)
 		if err != nil {
@@ -85,6 +93,7 @@ func run(cfg engine.Config, addr string, size, memory int, total int64, conns in
 		src.buffers = append(src.buffers, b)
 	}
 	began, cpu := time.Now(), cpuTime()
+	src.begin = func() { began, cpu = time.Now(), cpuTime() }
 	done := make(chan error, conns)
 	for range conns {
 		err := eng.Dial(context.Background(), "tcp", addr, func(c *engine.Conn) engine.Handler {
@@ -110,7 +119,7 @@ func run(cfg engine.Config, addr string, size, memory int, total int64, conns in
 	}
 	s := eng.Stats()
 	zero, copied := s.Sends.Total(zc.ZeroCopy), s.Sends.Total(zc.Copy)
-	gb := float64(zero.Bytes+copied.Bytes) / 1e9
+	gb := float64(total) / 1e9
 	fmt.Printf("%d bytes a buffer, %d connections: %.2f GB, %.2f GB/s, %.4f CPU s/GB; sends: %d zero-copy, %d copy; notifications: %d zero-copied, %d copied; enters %d\n",
 		size, conns, gb, gb/took.Seconds(), used.Seconds()/gb, zero.Sends, copied.Sends, s.Sends.NotifiedZeroCopy, s.Sends.NotifiedCopied, s.Enters)
 	for _, p := range s.Paths {
