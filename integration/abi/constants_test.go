@@ -87,9 +87,10 @@ var known = map[string]uint64{
 	"EnterExtArg":         uint64(giouring.EnterExtArg),
 	"EnterRegisteredRing": uint64(giouring.EnterRegisteredRing),
 
-	"FeatSingleMmap": uint64(giouring.FeatSingleMMap),
-	"FeatNoDrop":     uint64(giouring.FeatNoDrop),
-	"FeatExtArg":     uint64(giouring.FeatExtArg),
+	"FeatSingleMmap":     uint64(giouring.FeatSingleMMap),
+	"FeatNoDrop":         uint64(giouring.FeatNoDrop),
+	"FeatExtArg":         uint64(giouring.FeatExtArg),
+	"FeatSQPollNonFixed": uint64(giouring.FeatSQPollNonfixed),
 
 	"SQNeedWakeup": uint64(giouring.SQNeedWakeup),
 	"SQCQOverflow": uint64(giouring.SQCQOverflow),
