@@ -123,6 +123,7 @@ func (l *loop) release(c *Conn) {
 	l.unschedule(c)
 	l.conns.remove(c.id)
 	l.ended = append(l.ended, c)
+	l.shareFreed()
 	l.resumeAccept()
 }
 

@@ -253,7 +253,7 @@ func (l *loop) feedStarved() {
 	if !l.freed.Swap(false) && !l.buffersFree {
 		return
 	}
-	l.buffersFree = false
+	l.buffersFree, l.sharers = false, 0
 	starved := l.starved
 	l.starved = nil
 	for _, c := range starved {

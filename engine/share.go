@@ -72,7 +72,6 @@ func (c *Conn) lookForProgress() {
 // shareFreed has connections that left memory to others try again when it is scarce no more.
 func (l *loop) shareFreed() {
 	if l.sharers > 0 && !l.scarce(0, 0) {
-		l.sharers = 0
 		l.buffersFree = true
 	}
 }
