@@ -67,7 +67,7 @@ func main() {
 	if flag.NArg() != 1 || *size < 1 || *size > bufreg.MaxBuffer || *conns < 1 {
 		log.Fatal("usage: stream [flags] host:port")
 	}
-	cfg := engine.Config{Loops: 1, ArenaSize: 2 * max(*memory, *size), HighWater: 2 * *size, LowWater: *size + 1, MaxQueued: 64 << 20}
+	cfg := engine.Config{Loops: 1, ArenaSize: 2 * max(*memory, *size) * max(1, bufreg.MinBuffer / *size), HighWater: 2 * *size, LowWater: *size + 1, MaxQueued: 64 << 20}
 	if *threshold >= 0 {
 		cfg.Policy = zc.Policy{Mode: zc.Fixed, Threshold: *threshold}
 	}
