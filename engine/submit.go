@@ -82,7 +82,11 @@ func (l *loop) submitSend(c *Conn) {
 			op.charge += int64(b.Len() / b.Refs())
 		}
 		var ok bool
-		if op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now); !ok {
+		if op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now); !ok && op.fresh && c.reads() {
+			c.pins.Drains(l.now)
+			op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now)
+		}
+		if !ok {
 			d, want = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget, Segments: n}, uint32(total)
 		}
 	}

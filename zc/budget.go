@@ -73,6 +73,10 @@ func (b *Budget) Admit(a *Account, n int64, now int64) (fresh, ok bool) {
 	return fresh, true
 }
 
+// Drains notes that the connection's peer is known, from elsewhere, to have drained enough: what
+// is copied to it has no notifications.
+func (a *Account) Drains(now int64) { a.drained, a.since = drainedEnough, now }
+
 // Settle ends the pin of n bytes that Admit admitted. taken is how many the kernel has sent;
 // it is 0 for a send that was refused.
 func (b *Budget) Settle(a *Account, n int64, fresh bool, taken, now int64) {
