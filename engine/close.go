@@ -81,6 +81,7 @@ func (l *loop) abort(c *Conn, why error) {
 	}
 	if c.reading {
 		l.cancel(userData(kindRead, c.id))
+		c.schedule(l.now + int64(cancelAgain))
 	}
 	l.aborting = append(l.aborting, c)
 }

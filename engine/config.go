@@ -125,6 +125,9 @@ const (
 	readsLately = 500 * time.Millisecond
 	// turnSample is how many turns there are to one whose length is measured.
 	turnSample = 64
+	// cancelAgain is when the read of an aborting connection is cancelled once more: a worker that
+	// was about to begin it does not see the first time.
+	cancelAgain = 100 * time.Millisecond
 	// acceptPause is how long accepting rests after EMFILE and its like.
 	acceptPause = 100 * time.Millisecond
 )

@@ -83,6 +83,14 @@ func (l *loop) expire() {
 	}
 	for len(l.timers) > 0 && l.timers[0].timer.at <= l.now {
 		c := l.timers[0]
+		if c.state == connAborting {
+			l.unschedule(c)
+			if c.reading {
+				l.cancel(userData(kindRead, c.id))
+				c.schedule(l.now + int64(cancelAgain))
+			}
+			continue
+		}
 		switch why := c.overdue(); why {
 		case nil:
 		case errLingered:
