@@ -114,7 +114,7 @@ func TestAnIdleServerEndsAtOnce(t *testing.T) {
 // many responses they received whole, and reports any that was cut or is not the file.
 func load(t *testing.T, s *server, clients int) (wait func() int) {
 	t.Helper()
-	var answered atomic.Int64
+	var answered, first atomic.Int64
 	ended := make(chan error, clients)
 	for range clients {
 		c := dialRaw(t, s, 0)
@@ -135,11 +135,13 @@ func load(t *testing.T, s *server, clients int) (wait func() int) {
 					ended <- err
 					return
 				}
-				answered.Add(1)
+				if answered.Add(1); i == 0 {
+					first.Add(1)
+				}
 			}
 		}()
 	}
-	eventually(t, "the clients go round", func() bool { return answered.Load() > int64(clients) })
+	eventually(t, "each client has had an answer", func() bool { return first.Load() == int64(clients) })
 	return func() int {
 		for range clients {
 			if err := <-ended; err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -72,8 +73,25 @@ func run(m *testing.M) int {
 		_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(data)
 		files[name] = file{data, sha256.Sum256(data)}
 		must(os.WriteFile(filepath.Join(dir, name), data, 0o644))
+		keepInMemory(filepath.Join(dir, name))
 	}
 	return m.Run()
+}
+
+// keepInMemory locks a file's pages in the page cache for as long as the tests run: the way of a file that the
+// kernel has dropped is another one. Without the right to, a test under memory pressure may see that way.
+func keepInMemory(name string) {
+	f, err := os.Open(name)
+	must(err)
+	defer f.Close()
+	st, err := f.Stat()
+	must(err)
+	if st.Size() == 0 {
+		return
+	}
+	m, err := syscall.Mmap(int(f.Fd()), 0, int(st.Size()), syscall.PROT_READ, syscall.MAP_SHARED|syscall.MAP_POPULATE)
+	must(err)
+	_ = syscall.Mlock(m)
 }
 
 func must(err error) {
