@@ -31,7 +31,7 @@ func run(args []string) int {
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand())
+	root.AddCommand(serveCommand(), benchCommand())
 	markUsageErrors(root)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
