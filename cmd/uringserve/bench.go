@@ -210,6 +210,9 @@ func (f *benchFlags) tell(out io.Writer, r *bench.Result) error {
 	if f.json != "" {
 		err = errors.Join(err, r.WriteJSON(f.json))
 	}
+	if f.report != "" {
+		err = errors.Join(err, r.WriteReport(f.report))
+	}
 	if failed := r.Failed(); len(failed) > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d measurements failed, the first: %s: %s", len(failed), len(r.Outcomes), failed[0].Key, failed[0].Error))
 	}

@@ -94,9 +94,8 @@ func fillFile(name string, n int) error {
 	return f.Sync()
 }
 
-// Tables are the plan's tables of a result: one for each place, source, and with and without
-// encryption.
-func (r *Result) Tables(m Metric) (tables []Table) {
+// mechanismFigures are one for each place, source, and with and without encryption.
+func (r *Result) mechanismFigures() (figures []Figure) {
 	type group struct {
 		place, source string
 		ktls          bool
@@ -111,18 +110,29 @@ func (r *Result) Tables(m Metric) (tables []Table) {
 		outcomes[g] = append(outcomes[g], o)
 	}
 	for _, g := range order {
-		t := Pivot(outcomes[g], m, func(k Key) string { return k.Subject }, func(k Key) string { return FormatSize(k.Size) })
+		t := Pivot(outcomes[g], CPUPerGB, func(k Key) string { return k.Subject }, func(k Key) string { return FormatSize(k.Size) })
 		t.Title = fmt.Sprintf("%s, %s source", g.place, g.source)
 		if g.ktls {
 			t.Title += ", kTLS"
-		}
-		if g.ktls {
-			t.Note = "the kernel encrypts by AES-128-GCM; "
+			t.Note = "the kernel encrypts, by AES-128-GCM; "
 		}
 		t.Note += aboutNamed(Sources, g.source)
-		tables = append(tables, t)
+		f := Figure{Table: t, Place: g.place, XLabel: "bytes of a buffer", LogY: true}
+		pair := [2]string{"SEND_ZC-registered", "write"}
+		if g.source == File || g.source == Disk {
+			pair = [2]string{"sendfile", "read+write"}
+		}
+		f.Base = pair[1]
+		var sentence string
+		if sentence, f.Band = t.breakEven(pair[0], pair[1]); sentence != "" {
+			f.Findings = append(f.Findings, sentence)
+		}
+		if sentence = t.besideOthers("engine"); sentence != "" {
+			f.Findings = append(f.Findings, sentence)
+		}
+		figures = append(figures, f)
 	}
-	return tables
+	return figures
 }
 
 func aboutNamed(all []About, name string) string {

@@ -36,9 +36,9 @@ type Subject struct {
 	Name string `json:"name"`
 	// Family groups subjects that work alike, for the eye.
 	Family string `json:"family"`
-	// Copies is how many times the processor copies each byte on its way from the source to the
-	// device; nil where that is not known.
-	Copies *int `json:"copies,omitempty"`
+	// Copies is how often the processor copies each byte on its way from the source to the device:
+	// a number, or a range where that is decided on the way; "" where it is not known.
+	Copies string `json:"copies,omitempty"`
 	// How says what is done, and where the copies are.
 	How string `json:"how"`
 	// Reference is where the behaviour is documented.
@@ -73,13 +73,16 @@ func (r *Result) Write(w io.Writer, spread bool) error {
 	}
 	b.WriteString("Medians; the best of a column has a star. A GB is 10⁹ bytes.\n")
 	var missing []string
-	for _, t := range r.Tables(CPUPerGB) {
-		if why := t.Reason(); why != "" {
-			missing = append(missing, t.Title+": not measured: "+why)
+	for _, f := range r.Figures() {
+		if why := f.Reason(); why != "" {
+			missing = append(missing, f.Title+": not measured: "+why)
 			continue
 		}
 		b.WriteByte('\n')
-		t.write(&b, spread)
+		f.write(&b, r.Subjects, spread)
+		for _, s := range f.Findings {
+			fmt.Fprintf(&b, "  → %s\n", s)
+		}
 	}
 	for i, text := range missing {
 		if i == 0 {

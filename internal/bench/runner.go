@@ -109,15 +109,17 @@ func (p *progress) at(k Key) {
 	p.width = len(s)
 }
 
-// left is how long the rest will take if it goes on as it went: what is left of this round, and
-// as much as this round for each of those after it.
+// left is how long the rest will take if it goes on as it went.
 func (p *progress) left() string {
 	if p.done == 0 {
 		return ""
 	}
-	samples := p.todo - p.inRound + p.todo*(p.rounds-p.round-1)
-	return fmt.Sprintf(", about %v left", (time.Since(p.began) / time.Duration(p.done) * time.Duration(samples)).Round(time.Second))
+	each := time.Since(p.began) / time.Duration(p.done)
+	return fmt.Sprintf(", about %v left", (each * time.Duration(p.samplesLeft())).Round(time.Second))
 }
+
+// samplesLeft is what is left of this round, and as much as this round for each of those after it.
+func (p *progress) samplesLeft() int { return p.todo - p.inRound + p.todo*(p.rounds-p.round-1) }
 
 func (p *progress) endRound() {
 	if p.w != nil && !p.terminal {

@@ -115,16 +115,21 @@ func FormatValue(v float64) string {
 }
 
 // write prints the table: medians, the best of each column marked by a star, and with spread the
-// least and the greatest sample. A row without any figure says why.
-func (t Table) write(b *strings.Builder, spread bool) {
-	lines := [][]string{append([]string{t.Metric.Unit}, t.Columns...)}
+// least and the greatest sample. A row without any figure says why. Copies are told where they are known
+// of the subjects.
+func (t Table) write(b *strings.Builder, subjects []Subject, spread bool) {
+	copies := map[string]string{}
+	for _, s := range subjects {
+		copies[s.Name] = s.Copies
+	}
+	lines := [][]string{append([]string{t.Metric.Unit, "copies"}, t.Columns...)}
 	var reasons []string
 	for _, r := range t.Rows {
 		if why := r.Reason(); why != "" {
 			reasons = append(reasons, fmt.Sprintf("  %s: not measured: %s", r.Name, why))
 			continue
 		}
-		line := []string{r.Name}
+		line := []string{r.Name, copies[r.Name]}
 		for _, e := range r.Entries {
 			line = append(line, e.text(spread))
 		}
