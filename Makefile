@@ -5,7 +5,9 @@ GO ?= go
 PACKAGES = ./...
 LINT = $(GO) tool -modfile=tools/go.mod staticcheck
 
-.PHONY: test build setup check unit race invariants abi fuzz-smoke sim sim-faults test-kernels bench-loopback clean
+BPF2GO = $(GO) tool -modfile=../../tools/go.mod bpf2go
+
+.PHONY: test build bpf setup check unit race invariants abi fuzz-smoke sim sim-faults test-kernels bench-loopback clean
 
 test: setup check unit race invariants abi fuzz-smoke sim
 	@echo "make test: everything passed"
@@ -59,6 +61,12 @@ test-kernels:
 # uringserve beside nginx and lighttpd over loopback; see docs/MEASUREMENTS.md.
 bench-loopback: build
 	$(GO) run ./integration/loopback
+
+# The program of the wire, from internal/wire/bpf; what comes of it is committed, so that only who
+# changes it needs clang.
+bpf:
+	./scripts/setup bpf
+	cd internal/wire && $(BPF2GO) -tags linux -go-package wire -cflags "-O2 -mcpu=v3 -Wall -I/usr/include/$$(uname -m)-linux-gnu" peer bpf/wire.c
 
 clean:
 	rm -rf bin

@@ -34,7 +34,7 @@ when it was busy.`,
 		Use: "child", Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error { return bench.Child(args, os.Stdin, os.Stdout) },
 	}
-	cmd.AddCommand(mechanismsCommand(), child)
+	cmd.AddCommand(mechanismsCommand(), benchWireCommand(), child)
 	return cmd
 }
 
