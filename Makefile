@@ -7,7 +7,7 @@ LINT = $(GO) tool -modfile=tools/go.mod staticcheck
 
 BPF2GO = $(GO) tool -modfile=../../tools/go.mod bpf2go
 
-.PHONY: test build bpf setup check unit race invariants abi fuzz-smoke sim sim-faults test-kernels bench-loopback clean
+.PHONY: test build bpf setup check unit race invariants abi fuzz-smoke sim sim-faults test-kernels bench-loopback bench-smoke clean
 
 test: setup check unit race invariants abi fuzz-smoke sim
 	@echo "make test: everything passed"
@@ -67,6 +67,12 @@ bench-loopback: build
 bpf:
 	./scripts/setup bpf
 	cd internal/wire && $(BPF2GO) -tags linux -go-package wire -cflags "-O2 -mcpu=v3 -Wall -I/usr/include/$$(uname -m)-linux-gnu" peer bpf/wire.c
+
+# Every benchmark once and briefly, so that none rots: what fails here fails, figures mean nothing.
+# The wire needs root.
+bench-smoke: build
+	bin/uringserve bench mechanisms --rounds 1 --time 10ms --sizes 4KiB,256KiB --source hot,cold,file,disk \
+		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/mechanisms.html --json bin/mechanisms.json
 
 clean:
 	rm -rf bin

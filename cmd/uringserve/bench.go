@@ -5,17 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"os"
-	"os/signal"
-	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"sluice/internal/bench"
+	"sluice/internal/wire"
 )
 
 func benchCommand() *cobra.Command {
@@ -34,7 +30,7 @@ when it was busy.`,
 		Use: "child", Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error { return bench.Child(args, os.Stdin, os.Stdout) },
 	}
-	cmd.AddCommand(mechanismsCommand(), benchWireCommand(), child)
+	cmd.AddCommand(new(mechanismFlags).command(), benchWireCommand(), child)
 	return cmd
 }
 
@@ -74,130 +70,77 @@ func (f *benchFlags) check() error {
 	return nil
 }
 
-// mechanismFlags is the command line of bench mechanisms.
-type mechanismFlags struct {
-	benchFlags
-	sizes    []string
-	sources  []string
+// placeFlags say where bytes are sent to.
+type placeFlags struct {
 	loopback bool
-	dir      string
+	wire     bool
+	bigTCP   string
+	gso      int
 }
 
-func mechanismsCommand() *cobra.Command {
-	var f mechanismFlags
-	var text strings.Builder
-	for _, m := range bench.Mechanisms {
-		fmt.Fprintf(&text, "  %-20s %s\n", m.Name, m.How)
-	}
-	for _, s := range bench.Sources {
-		fmt.Fprintf(&text, "  %-20s %s\n", "--source "+s.Name, s.Text)
-	}
-	cmd := &cobra.Command{
-		Use:   "mechanisms",
-		Short: "Every way to push bytes into a TCP socket, by size and source",
-		Long:  "Measure the processor time for a gigabyte of every way to push bytes into a TCP socket:\n\n" + text.String(),
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.run(cmd.Context(), cmd.OutOrStdout())
-		},
-	}
-	f.add(cmd, "mechanisms")
+func (f *placeFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringSliceVar(&f.sizes, "sizes", nil, "bytes of a buffer, powers of two, like 4KiB,64KiB,1MiB (default 1KiB to 4MiB)")
-	fl.StringSliceVar(&f.sources, "source", []string{bench.Hot, bench.Cold, bench.File}, "where the bytes are: hot, cold, file, disk")
-	fl.BoolVar(&f.loopback, "loopback", true, "over loopback")
-	fl.StringVar(&f.dir, "dir", "", "`directory` for the file that is sent (default the system's for temporary files)")
-	return cmd
+	fl.BoolVar(&f.loopback, "loopback", true, "measure over loopback, where the kernel copies zero-copy sends")
+	fl.BoolVar(&f.wire, "wire", false, "measure over a wire whose far end takes everything, where only the sender counts; needs root")
+	fl.StringVar(&f.bigTCP, "big-tcp", "", "measure over a wire with packets of this `size` too, for example 512KiB; needs root")
 }
 
-// plan checks the command line.
-func (f *mechanismFlags) plan() (p bench.MechanismPlan, err error) {
-	p = bench.MechanismPlan{Sizes: bench.DefaultSizes, Mechanisms: bench.Mechanisms, Window: f.window, Dir: f.dir}
-	if err := f.check(); err != nil {
-		return p, err
+func (f *placeFlags) check() (err error) {
+	if !f.loopback && !f.wire && f.bigTCP == "" {
+		return usageError{errors.New("--loopback=false: use --wire or --big-tcp with it, so that there is somewhere to send to")}
 	}
-	if len(f.sizes) > 0 {
-		p.Sizes = nil
-		for _, s := range f.sizes {
-			n, err := parseSize(s)
-			if err != nil || n < bench.MinSize || n > bench.MaxSize || bits.OnesCount(uint(n)) != 1 {
-				return p, usageError{fmt.Errorf("--sizes %s: use powers of two from %s to %s, like 4KiB", s, bench.FormatSize(bench.MinSize), bench.FormatSize(bench.MaxSize))}
-			}
-			p.Sizes = append(p.Sizes, n)
-		}
-		slices.Sort(p.Sizes)
-		p.Sizes = slices.Compact(p.Sizes)
+	if f.gso, err = parseSize(f.bigTCP); err != nil {
+		return usageError{fmt.Errorf("--big-tcp %s: %w", f.bigTCP, err)}
 	}
-	if len(f.only) > 0 {
-		p.Mechanisms = nil
-		for _, name := range f.only {
-			m, ok := bench.MechanismNamed(name)
-			if !ok {
-				var names []string
-				for _, m := range bench.Mechanisms {
-					names = append(names, m.Name)
-				}
-				return p, usageError{fmt.Errorf("--only %s: use some of %s", name, strings.Join(names, ", "))}
-			}
-			p.Mechanisms = append(p.Mechanisms, m)
-		}
+	if most := 8 * 65535; f.bigTCP != "" && (f.gso <= 64<<10 || f.gso > 512<<10) {
+		return usageError{fmt.Errorf("--big-tcp %s: use more than 64KiB and at most 512KiB, of which the kernel makes %d bytes", f.bigTCP, most)}
 	}
-	for _, s := range bench.Sources {
-		if slices.Contains(f.sources, s.Name) {
-			p.Sources = append(p.Sources, s.Name)
-		}
-	}
-	for _, s := range f.sources {
-		if !slices.Contains(p.Sources, s) {
-			return p, usageError{fmt.Errorf("--source %s: use some of hot, cold, file, disk", s)}
-		}
-	}
-	if !f.loopback {
-		return p, usageError{errors.New("--loopback=false: nowhere is left to send to")}
-	}
-	return p, nil
+	return nil
 }
 
-func (f *mechanismFlags) run(ctx context.Context, out io.Writer) error {
-	plan, err := f.plan()
-	if err != nil {
+// open makes the places. The caller calls leave at the end.
+func (f *placeFlags) open() (places []*bench.Place, leave func() error, err error) {
+	leave = func() (err error) {
+		for _, p := range places {
+			err = errors.Join(err, p.Close())
+		}
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	machine := bench.LookAtMachine()
-	_, peer := bench.Processors()
+	add := func(p *bench.Place, err error) error {
+		if err == nil {
+			places = append(places, p)
+		}
+		return err
+	}
 	if f.loopback {
-		place, err := bench.Loopback(context.WithoutCancel(ctx), peer)
-		if err != nil {
-			return err
-		}
-		defer place.Close()
-		plan.Places = append(plan.Places, place)
+		_, peer := bench.Processors()
+		err = add(bench.Loopback(context.Background(), peer))
 	}
-	cells, done, err := plan.Cells(machine)
+	if err == nil && f.wire {
+		err = add(bench.Wire(bench.WireName, wire.Options{}))
+	}
+	if err == nil && f.bigTCP != "" {
+		err = add(bench.Wire(bench.BigTCPName, wire.Options{GSO: min(f.gso, 8*65535)}))
+	}
 	if err != nil {
-		return err
+		return nil, nil, errors.Join(err, leave())
 	}
-	defer done()
-	result := bench.Result{Part: "mechanisms", Cold: machine.ColdSize(), Machine: machine}
-	for _, p := range plan.Places {
-		result.Places = append(result.Places, p.About)
-	}
-	for _, m := range plan.Mechanisms {
-		result.Subjects = append(result.Subjects, m.Subject)
-	}
-	f.measure(ctx, &result, cells)
-	return f.tell(out, &result)
+	return places, leave, nil
 }
 
 // measure takes the samples of a part.
-func (f *benchFlags) measure(ctx context.Context, r *bench.Result, cells []bench.Cell) {
+func (f *benchFlags) measure(ctx context.Context, r *bench.Result, places []*bench.Place, cells []bench.Cell) {
 	r.Command, r.Began, r.Rounds, r.Window = os.Args, time.Now(), f.rounds, f.window.Seconds()
 	runner := bench.Runner{Rounds: f.rounds, Progress: os.Stderr, Terminal: isTerminal(os.Stderr), Idle: bench.IdleShare}
 	var warnings []string
 	r.Outcomes, warnings = runner.Run(ctx, cells)
 	r.Warnings = append(r.Warnings, warnings...)
+	for _, p := range places {
+		r.Places = append(r.Places, p.About)
+		if doubts := p.Doubts(); doubts != "" {
+			r.Warnings = append(r.Warnings, p.Name+": "+doubts)
+		}
+	}
 	if r.Machine.CPUs < 2 {
 		r.Warnings = append(r.Warnings, "one processor: what is measured and its peer take it from each other")
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"time"
 )
 
@@ -108,11 +109,15 @@ func (p *Place) sample(ctx context.Context, j job) (Sample, error) {
 	j.Addr = p.Addr
 	limited, cancel := context.WithTimeout(ctx, j.Warm+j.Window+childPatience)
 	defer cancel()
-	cmd := p.Command(limited, self, childArgs("sample", j)...)
+	cmd := exec.CommandContext(limited, self, childArgs("sample", j)...)
 	isolate(cmd)
 	var out, diag bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diag
-	if err := cmd.Run(); err != nil {
+	err := p.Start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		if limited.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("ended after %v without a result", j.Warm+j.Window+childPatience)
 		}

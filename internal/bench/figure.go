@@ -93,7 +93,12 @@ func (t Table) breakEven(cheap, dear string) (sentence string, band *Band) {
 	if a == nil || b == nil || len(t.Columns) < 2 {
 		return "", nil
 	}
-	ratio := func(c int) string { return fmt.Sprintf("%.2f", a.Entries[c].Median/b.Entries[c].Median) }
+	ratio := func(c int) string {
+		if !a.Entries[c].Have || !b.Entries[c].Have {
+			return "unknown"
+		}
+		return fmt.Sprintf("%.2f", a.Entries[c].Median/b.Entries[c].Median)
+	}
 	spread := func(c int) string {
 		if x, y := a.Entries[c], b.Entries[c]; x.N > 1 && x.Max >= y.Min && y.Max >= x.Min {
 			return ", within the spread"
@@ -104,7 +109,11 @@ func (t Table) breakEven(cheap, dear string) (sentence string, band *Band) {
 	from, ok := t.crossing(cheap, dear)
 	switch {
 	case !ok:
-		return fmt.Sprintf("%s does not pay against %s: at %s it costs %s times as much%s.", cheap, dear, t.Columns[last], ratio(last), spread(last)), nil
+		sentence = fmt.Sprintf("%s does not pay against %s: at %s it costs %s times as much%s", cheap, dear, t.Columns[last], ratio(last), spread(last))
+		if c := t.leastRatio(a, b); c >= 0 && c != last {
+			sentence += fmt.Sprintf(", at its best, %s, %s%s", t.Columns[c], ratio(c), spread(c))
+		}
+		return sentence + ".", nil
 	case from == 0:
 		return fmt.Sprintf("%s costs less than %s at every size: %s of it at %s%s, %s at %s%s.", cheap, dear,
 			ratio(0), t.Columns[0], spread(0), ratio(last), t.Columns[last], spread(last)), nil
@@ -115,6 +124,18 @@ func (t Table) breakEven(cheap, dear string) (sentence string, band *Band) {
 		sentence += fmt.Sprintf(", at %s %s%s", t.Columns[last], ratio(last), spread(last))
 	}
 	return sentence + ".", &Band{from - 1, from, "break-even"}
+}
+
+// leastRatio is the column where a is cheapest beside b; -1: there is none.
+func (t Table) leastRatio(a, b *Row) int {
+	least := -1
+	for c := range t.Columns {
+		x, y := a.Entries[c], b.Entries[c]
+		if x.Have && y.Have && (least < 0 || x.Median*b.Entries[least].Median < a.Entries[least].Median*y.Median) {
+			least = c
+		}
+	}
+	return least
 }
 
 // besideOthers says how one row compares with the best of all others.

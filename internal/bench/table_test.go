@@ -104,8 +104,8 @@ func TestBreakEvenIsSaidFromTheData(t *testing.T) {
 	}{
 		"from the middle":      {[]float64{2, 1, 1}, []float64{1, 2, 2}, "pays against write from 64 KiB on, where it costs 0.50 of it; at 4 KiB it costs 2.00, at 1 MiB 0.50.", &Band{0, 1, "break-even"}},
 		"always":               {[]float64{1, 1, 1}, []float64{2, 2, 4}, "costs less than write at every size: 0.50 of it at 4 KiB, 0.25 at 1 MiB.", nil},
-		"never":                {[]float64{2, 2, 3}, []float64{1, 1, 1}, "does not pay against write: at 1 MiB it costs 3.00 times as much.", nil},
-		"once, but not at end": {[]float64{1, 1, 3}, []float64{2, 2, 1}, "does not pay against write: at 1 MiB it costs 3.00 times as much.", nil},
+		"never":                {[]float64{2, 2, 3}, []float64{1, 1, 1}, "does not pay against write: at 1 MiB it costs 3.00 times as much, at its best, 4 KiB, 2.00.", nil},
+		"once, but not at end": {[]float64{1, 1, 3}, []float64{2, 4, 1}, "does not pay against write: at 1 MiB it costs 3.00 times as much, at its best, 64 KiB, 0.25.", nil},
 	} {
 		var outcomes []Outcome
 		for i := range c.cheap {
