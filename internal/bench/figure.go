@@ -37,6 +37,28 @@ func (r *Result) Figures() (figures []Figure) {
 	return figures
 }
 
+// absent is figures without figures, all for the same reason.
+type absent struct {
+	Why    string
+	Titles []string
+}
+
+// missing lists what was not measured at all, by reason.
+func missing(figures []Figure) (list []absent) {
+	for _, f := range figures {
+		why := f.Reason()
+		if why == "" {
+			continue
+		}
+		i := slices.IndexFunc(list, func(a absent) bool { return a.Why == why })
+		if i < 0 {
+			i, list = len(list), append(list, absent{Why: why})
+		}
+		list[i].Titles = append(list[i].Titles, f.Title)
+	}
+	return list
+}
+
 // crossing finds from which column on one row is cheaper than another, for good: from that to the
 // end it is everywhere. ok is false where there is none, or a row has no figures.
 func (t Table) crossing(cheap, dear string) (column int, ok bool) {

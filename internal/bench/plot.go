@@ -199,19 +199,33 @@ func dash(s style) string {
 	return fmt.Sprintf(` stroke-dasharray="%s"`, s.Dash)
 }
 
-// spreadLabels moves labels apart, in the order of their lines' ends, and keeps them in the plot.
+// spreadLabels moves labels apart, in the order of their lines' ends: those that would touch become a
+// block, whose middle is where that of its lines is, inside the plot.
 func spreadLabels(labels []lineLabel) {
 	slices.SortStableFunc(labels, func(a, b lineLabel) int { return cmp.Compare(a.at, b.at) })
-	for i := range labels {
-		labels[i].y = labels[i].at
-		if i > 0 {
-			labels[i].y = max(labels[i].y, labels[i-1].y+labelGap)
+	type block struct {
+		first, n int
+		sum      float64 // of where each would have the block begin
+	}
+	height := func(b block) float64 { return float64(b.n-1) * labelGap }
+	top := func(b block) float64 {
+		return max(plotTop, min(b.sum/float64(b.n), plotFloor-height(b)))
+	}
+	var blocks []block
+	for i, l := range labels {
+		blocks = append(blocks, block{i, 1, l.at})
+		for n := len(blocks); n > 1; n-- {
+			a, b := blocks[n-2], blocks[n-1]
+			if top(b) >= top(a)+height(a)+labelGap {
+				break
+			}
+			blocks = append(blocks[:n-2], block{a.first, a.n + b.n, a.sum + b.sum - float64(a.n*b.n)*labelGap})
 		}
 	}
-	limit := plotFloor
-	for i := len(labels) - 1; i >= 0; i-- {
-		labels[i].y = min(labels[i].y, limit)
-		limit = labels[i].y - labelGap
+	for _, b := range blocks {
+		for i := range b.n {
+			labels[b.first+i].y = top(b) + float64(i)*labelGap
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ type page struct {
 	*Result
 	Title    string
 	Sections []section
-	Missing  []string // figures without any figure, and why
+	Missing  []absent
 	Styles   map[string]style
 	Copies   map[string]string
 }
@@ -62,9 +62,10 @@ func (r *Result) page() page {
 	for _, about := range r.Places {
 		p.Sections = append(p.Sections, section{About: about})
 	}
-	for _, f := range r.Figures() {
-		if why := f.Reason(); why != "" {
-			p.Missing = append(p.Missing, f.Title+": "+why)
+	figures := r.Figures()
+	p.Missing = missing(figures)
+	for _, f := range figures {
+		if f.Reason() != "" {
 			continue
 		}
 		for i := range p.Sections {

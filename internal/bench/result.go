@@ -72,10 +72,9 @@ func (r *Result) Write(w io.Writer, spread bool) error {
 		fmt.Fprintf(&b, "%s: %s\n", p.Name, p.Text)
 	}
 	b.WriteString("Medians; the best of a column has a star. A GB is 10⁹ bytes.\n")
-	var missing []string
-	for _, f := range r.Figures() {
-		if why := f.Reason(); why != "" {
-			missing = append(missing, f.Title+": not measured: "+why)
+	figures := r.Figures()
+	for _, f := range figures {
+		if f.Reason() != "" {
 			continue
 		}
 		b.WriteByte('\n')
@@ -84,11 +83,11 @@ func (r *Result) Write(w io.Writer, spread bool) error {
 			fmt.Fprintf(&b, "  → %s\n", s)
 		}
 	}
-	for i, text := range missing {
+	for i, m := range missing(figures) {
 		if i == 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintln(&b, text)
+		fmt.Fprintf(&b, "not measured: %s: %s\n", strings.Join(m.Titles, "; "), m.Why)
 	}
 	for i, text := range r.Warnings {
 		if i == 0 {

@@ -71,7 +71,7 @@ one buffer in memory, sent over and over: it stays in the processor's cache
   → SEND_ZC-registered pays against write from 1 MiB on, where it costs 0.40 of it; at 64 KiB it costs 1.02, within the spread.
   → Cost of the engine over that of the cheapest other: 0.50 at 4 KiB (write), 0.95 at 64 KiB (write).
 
-wire, file source, kTLS: not measured: sendfile is too new
+not measured: wire, file source, kTLS: sendfile is too new
 
 warning: round 2 began on a busy machine
 `
@@ -184,11 +184,11 @@ func svgs(t *testing.T, page string) (plots []string) {
 }
 
 func TestLabelsHaveRoom(t *testing.T) {
-	labels := []lineLabel{{name: "c", at: plotFloor - 1}, {name: "b", at: plotFloor - 2}, {name: "a", at: 100}, {name: "d", at: plotFloor}}
+	labels := []lineLabel{{name: "y", at: plotFloor - 1}, {name: "x", at: plotFloor - 2}, {name: "alone", at: 100}, {name: "z", at: plotFloor}, {name: "n", at: 252}, {name: "m", at: 250}}
 	spreadLabels(labels)
 	for i, l := range labels {
-		if l.y > plotFloor {
-			t.Errorf("%s is at %v, below the plot", l.name, l.y)
+		if l.y > plotFloor || l.y < plotTop {
+			t.Errorf("%s is at %v, outside the plot", l.name, l.y)
 		}
 		if i > 0 && l.y-labels[i-1].y < labelGap-1e-9 {
 			t.Errorf("%s is %v below %s", l.name, l.y-labels[i-1].y, labels[i-1].name)
@@ -196,6 +196,9 @@ func TestLabelsHaveRoom(t *testing.T) {
 	}
 	if labels[0].y != 100 {
 		t.Errorf("%s with room was moved to %v", labels[0].name, labels[0].y)
+	}
+	if m := (labels[1].y + labels[2].y) / 2; m != 251 {
+		t.Errorf("labels at 250 and 252 are around %v", m)
 	}
 }
 
