@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // briefly measures a mechanism once over loopback, in a child as ever.
@@ -140,6 +142,28 @@ func TestAFileInMemoryIsRefusedAsNotOnDisk(t *testing.T) {
 	j := job{Mechanism: "sendfile", Source: Disk, Size: 4096, CPU: cpu, Cold: MaxSize, File: name}
 	if _, err := place.sample(t.Context(), j); !errors.As(err, new(*Refusal)) {
 		t.Errorf("tmpfs as a disk: %v", err)
+	}
+}
+
+// What somebody maps stays in the page cache, however often it is dropped.
+func TestAFileThatStaysInThePageCacheIsRefusedAsNotOnDisk(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "source")
+	if err := fillFile(name, MaxSize); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	mapped, err := unix.Mmap(int(f.Fd()), 0, MaxSize, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mapped)
+	s := &sending{job: job{File: name}, file: int(f.Fd()), last: MaxSize}
+	if err := s.dropCache(); !errors.As(err, new(*Refusal)) {
+		t.Errorf("dropped: %v", err)
 	}
 }
 

@@ -136,7 +136,7 @@ func TestThePageIsWholeAndSelfContained(t *testing.T) {
 	}
 	page := string(b)
 	for _, want := range []string{
-		"What it costs to push bytes out of this machine", "A &lt;fast&gt; CPU", "uringserve bench mechanisms", "20 November 2026", "round 2 began on a busy machine",
+		"What it costs to push bytes out of this machine", "A &lt;fast&gt; CPU, 2 processors, last-level cache 32 MiB", "uringserve bench mechanisms", "20 November 2026", "round 2 began on a busy machine",
 		"where the kernel copies", "where it does not", "Not measured: SENDMSG_ZC-gathered is too new", "wire, file source, kTLS: sendfile is too new",
 		"from 1 MiB on", "break-even", "io_uring_prep_send_zc_fixed(3)",
 	} {
