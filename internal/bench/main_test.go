@@ -16,5 +16,6 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // or each child of a race test sleeps for a second at its end
 	os.Exit(m.Run())
 }
