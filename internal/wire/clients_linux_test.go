@@ -119,8 +119,8 @@ func respond(t *testing.T, r *Rig, segments ...string) {
 			if err != nil {
 				return
 			}
+			t.Cleanup(func() { c.Close() })
 			go func() {
-				defer c.Close()
 				request := make([]byte, 1024)
 				for {
 					if _, err := c.Read(request); err != nil {
@@ -198,11 +198,12 @@ func TestOtherStatusIsTrouble(t *testing.T) {
 
 func TestServerThatClosesIsCounted(t *testing.T) {
 	r := newRig(t, Options{Clients: &Clients{Connections: 3}})
-	l := listen(t, r)
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Connection", "close")
 		io.WriteString(w, "bye")
-	}))
+	})}
+	go server.Serve(listen(t, r))
+	defer server.Close()
 	if err := r.Start(); err != nil {
 		t.Fatal(err)
 	}
