@@ -16,6 +16,9 @@ import (
 	"sluice/internal/wire"
 )
 
+// commandGrace is how long a server may take to end: one of ours drains for 10 s at most.
+const commandGrace = 15 * time.Second
+
 // wireFlags is the command line of bench wire.
 type wireFlags struct {
 	mtu      int
@@ -97,7 +100,11 @@ func benchWire(ctx context.Context, command []string, f wireFlags) (err error) {
 	forward := func(s os.Signal) { _ = cmd.Process.Signal(s) } // fails when the command has ended
 
 	if options.Clients != nil {
-		return benchWireServer(rig, f.duration, heard, ended, forward)
+		end := func() {
+			forward(syscall.SIGTERM)
+			time.AfterFunc(commandGrace, func() { forward(syscall.SIGKILL) })
+		}
+		return benchWireServer(rig, f.duration, heard, ended, forward, end)
 	}
 	for {
 		select {
@@ -116,7 +123,7 @@ func benchWire(ctx context.Context, command []string, f wireFlags) (err error) {
 }
 
 // benchWireServer has the clients ask for as long as the command line says, and then the command end.
-func benchWireServer(rig *wire.Rig, duration time.Duration, heard <-chan os.Signal, ended <-chan error, forward func(os.Signal)) error {
+func benchWireServer(rig *wire.Rig, duration time.Duration, heard <-chan os.Signal, ended <-chan error, forward func(os.Signal), end func()) error {
 	started := make(chan error, 1)
 	go func() { started <- rig.Start() }()
 	var over <-chan time.Time
@@ -129,14 +136,14 @@ func benchWireServer(rig *wire.Rig, duration time.Duration, heard <-chan os.Sign
 		case err := <-started:
 			if err != nil {
 				failure = err
-				forward(syscall.SIGTERM)
+				end()
 				continue
 			}
 			var err1, err2 error
 			before, err1 = rig.Totals()
 			timesBefore, err2 = rig.Latencies()
 			if failure = errors.Join(err1, err2); failure != nil {
-				forward(syscall.SIGTERM)
+				end()
 				continue
 			}
 			begin, over = time.Now(), time.After(duration)
@@ -148,7 +155,7 @@ func benchWireServer(rig *wire.Rig, duration time.Duration, heard <-chan os.Sign
 				printWire(os.Stderr, t.Since(before), took)
 				printTimes(os.Stderr, times.Since(timesBefore))
 			}
-			forward(syscall.SIGTERM)
+			end()
 		case s := <-heard:
 			forward(s)
 		case err := <-ended:

@@ -80,6 +80,9 @@ func dial(tb testing.TB, r *Rig, addr string) *net.TCPConn {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		tb.Fatal(err)
+	}
 	return c.(*net.TCPConn)
 }
 
