@@ -1,0 +1,2 @@
+// Command peers.
+package main

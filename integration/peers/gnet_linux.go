@@ -1,0 +1,107 @@
+package main
+
+import (
+	"sync"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"github.com/panjf2000/gnet/v2/pkg/logging"
+)
+
+// serveGnet has one event loop, which also accepts (ReusePort).
+func serveGnet(w work, addr string, size int) error {
+	h := &gnetHandler{}
+	if w == stream {
+		h.source = newMessages(size)
+	}
+	return gnet.Run(h, "tcp://"+addr, gnet.WithOptions(gnet.Options{
+		NumEventLoop:  1,
+		ReusePort:     true,
+		LockOSThread:  true,
+		ReadBufferCap: 64 << 10,
+		TCPNoDelay:    gnet.TCPNoDelay,
+		Ticker:        w == stream,
+		LogLevel:      logging.ErrorLevel,
+	}))
+}
+
+const (
+	// gnetTurn is how many bytes a connection writes before the others have their turn.
+	gnetTurn = 1 << 20
+	// gnetPiece bounds what gnet copies to memory of its own when a socket is full.
+	gnetPiece = 64 << 10
+	// gnetTick is how often connections with full sockets are looked at.
+	gnetTick = 200 * time.Microsecond
+)
+
+// gnetHandler echoes, or streams. gnet does not tell when a full socket has room again, and Write
+// then keeps what it is given without a limit. So a stream writes until gnet keeps something, and
+// goes on when OnTick finds that gone: the socket has enough to bridge the time.
+type gnetHandler struct {
+	gnet.BuiltinEventEngine
+	source *messages
+
+	mu   sync.Mutex
+	full []gnet.Conn // sockets that were full
+}
+
+func (h *gnetHandler) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
+	if h.source != nil {
+		c.SetContext(&[]byte{})
+		return nil, h.push(c)
+	}
+	return nil, gnet.None
+}
+
+func (h *gnetHandler) OnTraffic(c gnet.Conn) gnet.Action {
+	if h.source != nil {
+		return h.push(c) // a Wake: clients of a stream send nothing
+	}
+	p, err := c.Next(-1)
+	if err != nil {
+		return gnet.Close
+	}
+	if _, err := c.Write(p); err != nil {
+		return gnet.Close
+	}
+	return gnet.None
+}
+
+// push writes until the socket is full, or the turn is over. The context is what is left of the
+// connection's message.
+func (h *gnetHandler) push(c gnet.Conn) gnet.Action {
+	rest, ok := c.Context().(*[]byte)
+	if !ok {
+		return gnet.None // closed
+	}
+	for n := 0; n < gnetTurn && c.OutboundBuffered() == 0; {
+		if len(*rest) == 0 {
+			*rest = h.source.take()
+		}
+		k, err := c.Write((*rest)[:min(len(*rest), gnetPiece)])
+		if err != nil {
+			return gnet.Close
+		}
+		*rest = (*rest)[k:]
+		n += k
+	}
+	if c.OutboundBuffered() > 0 {
+		h.mu.Lock()
+		h.full = append(h.full, c)
+		h.mu.Unlock()
+	} else if err := c.Wake(nil); err != nil {
+		return gnet.Close
+	}
+	return gnet.None
+}
+
+func (h *gnetHandler) OnTick() (time.Duration, gnet.Action) {
+	h.mu.Lock()
+	full := h.full
+	h.full = nil
+	h.mu.Unlock()
+	for _, c := range full {
+		_ = c.Wake(nil) // of a connection that has closed: nothing happens
+	}
+	return gnetTick, gnet.None
+}
