@@ -23,7 +23,8 @@ type sample struct {
 	Messages  float64 `json:"messages"` // of a stream: bytes over the size
 	Bytes     uint64  `json:"bytes"`
 	Seconds   float64 `json:"seconds"`
-	ServerCPU float64 `json:"server_cpu_seconds"`
+	ServerCPU float64 `json:"server_cpu_seconds"`  // with Softirq
+	Softirq   float64 `json:"softirq_cpu_seconds"` // of ksoftirqd on the server's processor
 	ClientCPU float64 `json:"client_cpu_seconds"`
 	P50       float64 `json:"p50_us,omitempty"` // of an echo, from before its write to after its read
 	P99       float64 `json:"p99_us,omitempty"`
@@ -47,6 +48,7 @@ type client struct {
 	size   int
 	verify bool // read streams and compare them, rather than discard them in the kernel
 	pid    int  // the server's
+	irq    int  // of its processor's ksoftirqd; 0: not known
 
 	epoll  int
 	events []unix.EpollEvent
@@ -81,6 +83,7 @@ func load(args []string) error {
 	warm := f.Duration("warm", 0, "before measuring begins")
 	length := f.Duration("time", time.Second, "length of the measurement")
 	pid := f.Int("pid", 0, "the server's process; 0: this one")
+	irq := f.Int("softirq-pid", 0, "ksoftirqd of the server's processor; 0: not counted")
 	verify := f.Bool("verify", false, "compare what streams bring")
 	_ = f.Parse(args) // ends the program on error
 	if *size < 8 || *size > sourceSize || *conns < 1 {
@@ -89,7 +92,7 @@ func load(args []string) error {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1) // nothing is allocated while it runs
 	c := &client{
-		work: work(*kind), size: *size, verify: *verify, pid: *pid, begin: time.Now(),
+		work: work(*kind), size: *size, verify: *verify, pid: *pid, irq: *irq, begin: time.Now(),
 		latency: hdrhistogram.New(1, int64(slowest), 3), events: make([]unix.EpollEvent, 1024),
 	}
 	if err := c.open(*addr, *conns); err != nil {
@@ -178,21 +181,22 @@ func (c *client) measure(warm, length time.Duration) (sample, error) {
 	}
 	c.bytes, c.messages = 0, 0
 	c.latency.Reset()
-	began, server, own, err := c.clocks()
+	begin, err := c.read()
 	if err != nil {
 		return sample{}, err
 	}
-	if err := c.run(began + int64(length)); err != nil {
+	if err := c.run(begin.now + int64(length)); err != nil {
 		return sample{}, err
 	}
-	ended, serverEnd, ownEnd, err := c.clocks()
+	end, err := c.read()
 	if err != nil {
 		return sample{}, err
 	}
 	s := sample{
-		Messages: float64(c.messages), Bytes: c.bytes, Seconds: time.Duration(ended - began).Seconds(),
-		ServerCPU: (serverEnd - server).Seconds(), ClientCPU: (ownEnd - own).Seconds(),
+		Messages: float64(c.messages), Bytes: c.bytes, Seconds: time.Duration(end.now - begin.now).Seconds(),
+		Softirq: (end.softirq - begin.softirq).Seconds(), ClientCPU: (end.own - begin.own).Seconds(),
 	}
+	s.ServerCPU = (end.server - begin.server).Seconds() + s.Softirq
 	if c.work == stream {
 		s.Messages = float64(c.bytes) / float64(c.size)
 	} else {
@@ -205,12 +209,24 @@ func (c *client) measure(warm, length time.Duration) (sample, error) {
 	return s, nil
 }
 
-func (c *client) clocks() (now int64, server, own time.Duration, err error) {
-	if server, err = cpuTime(c.pid); err != nil {
-		return 0, 0, 0, err
+// clocks are read together.
+type clocks struct {
+	now                  int64
+	server, softirq, own time.Duration
+}
+
+func (c *client) read() (k clocks, err error) {
+	if k.server, err = cpuTime(c.pid); err != nil {
+		return k, err
 	}
-	own, err = cpuTime(0)
-	return c.now(), server, own, err
+	if c.irq != 0 {
+		if k.softirq, err = cpuTime(c.irq); err != nil {
+			return k, err
+		}
+	}
+	k.own, err = cpuTime(0)
+	k.now = c.now()
+	return k, err
 }
 
 // run serves the connections until the given time.

@@ -61,6 +61,23 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
+// softirqThread is the process that carries out what a processor's interrupts left behind, when that
+// is much: packets that the server sends over loopback are received on its processor, by its own
+// thread, or by this one. 0: it cannot be seen, as in a container.
+func softirqThread(cpu int) (int, error) {
+	all, err := procfs.AllProcs()
+	if err != nil {
+		return 0, fmt.Errorf("list processes: %w", err)
+	}
+	name := fmt.Sprintf("ksoftirqd/%d", cpu)
+	for _, p := range all {
+		if comm, err := p.Comm(); err == nil && comm == name { // an error: it has ended meanwhile
+			return p.PID, nil
+		}
+	}
+	return 0, nil
+}
+
 // busyShare is how much of the machine others use, from 0 to 1: measured for d while nothing of
 // ours runs. Stolen time counts as used.
 func busyShare(ctx context.Context, d time.Duration) (float64, error) {

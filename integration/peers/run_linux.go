@@ -146,6 +146,7 @@ type run struct {
 
 	self                 string
 	serverCPU, clientCPU int
+	softirq              int // see softirqThread
 }
 
 // busyWarning is the share of the machine that others may use before a round is doubtful.
@@ -163,6 +164,9 @@ func (r *run) do(ctx context.Context, names string) (*result, error) {
 	if r.serverCPU, r.clientCPU, err = processors(); err != nil {
 		return nil, err
 	}
+	if r.softirq, err = softirqThread(r.serverCPU); err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "peers")
 	if err != nil {
 		return nil, err
@@ -171,6 +175,9 @@ func (r *run) do(ctx context.Context, names string) (*result, error) {
 	res := &result{Kernel: kernel(), Rounds: r.rounds, Seconds: r.length.Seconds(), ServerCPU: r.serverCPU, ClientCPU: r.clientCPU, Began: time.Now()}
 	if r.serverCPU == r.clientCPU {
 		res.warn("there is one processor: servers and client share it, and latencies mean nothing")
+	}
+	if r.softirq == 0 {
+		res.warn("ksoftirqd cannot be seen from here: what it does for the servers is not counted")
 	}
 	built := make(map[string]string) // by name and reason: one build for two subjects
 	for _, s := range picked {
@@ -233,7 +240,8 @@ func (r *run) measure(ctx context.Context, s *subject, c cell) (m sample, err er
 		return m, fmt.Errorf("start %v: %w", server.Args, err)
 	}
 	client := exec.CommandContext(ctx, r.self, "load", "-addr", addr, "-work", string(c.Work), "-size", strconv.Itoa(c.Size), "-conns", strconv.Itoa(c.Conns),
-		"-warm", r.warm.String(), "-time", r.length.String(), "-pid", strconv.Itoa(server.Process.Pid), "-verify="+strconv.FormatBool(r.verify))
+		"-warm", r.warm.String(), "-time", r.length.String(), "-pid", strconv.Itoa(server.Process.Pid),
+		"-softirq-pid", strconv.Itoa(r.softirq), "-verify="+strconv.FormatBool(r.verify))
 	var out, problem bytes.Buffer
 	client.Stdout, client.Stderr = &out, &problem
 	err = startPinned(client, r.clientCPU)
