@@ -95,6 +95,7 @@ func load(args []string) error {
 		work: work(*kind), size: *size, verify: *verify, pid: *pid, irq: *irq, begin: time.Now(),
 		latency: hdrhistogram.New(1, int64(slowest), 3), events: make([]unix.EpollEvent, 1024),
 	}
+	defer c.close()
 	if err := c.open(*addr, *conns); err != nil {
 		return err
 	}
@@ -143,6 +144,20 @@ func (c *client) open(addr string, conns int) (err error) {
 		}
 	}
 	return nil
+}
+
+func (c *client) close() {
+	for i := range c.conns {
+		if c.conns[i].fd > 0 {
+			unix.Close(c.conns[i].fd)
+		}
+	}
+	if c.epoll > 0 {
+		unix.Close(c.epoll)
+	}
+	if c.scratch != nil {
+		_ = unix.Munmap(c.scratch) // what was mapped can be unmapped
+	}
 }
 
 // connect makes a connection, and waits for a server that does not listen yet.

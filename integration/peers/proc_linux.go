@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -110,11 +111,11 @@ func busyShare(ctx context.Context, d time.Duration) (float64, error) {
 	return 1 - (idle1-idle0)/max(all1-all0, 0.01), nil
 }
 
-// kernel is the running kernel's release.
-func kernel() string {
-	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil || len(b) == 0 {
-		return "unknown"
+// setting is a value under /proc/sys.
+func setting(name string) string {
+	b, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return "unknown " + name
 	}
-	return string(b[:len(b)-1])
+	return strings.TrimSpace(string(b))
 }

@@ -15,6 +15,7 @@ type result struct {
 	Command   string    `json:"command"`
 	Began     time.Time `json:"began"`
 	Kernel    string    `json:"kernel"`
+	Control   string    `json:"congestion_control"`
 	Rounds    int       `json:"rounds"`
 	Seconds   float64   `json:"seconds"`
 	ServerCPU int       `json:"server_cpu"`
@@ -78,8 +79,8 @@ func cpuEach(s sample) float64 { return s.ServerCPU * 1e6 / s.Messages }
 // print writes a table for each cell, in Markdown.
 func (r *result) print(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, Linux %s, %d rounds of %.1f s, loopback, server on processor %d, client on %d: `%s`\n",
-		r.Began.Format(time.DateOnly), r.Kernel, r.Rounds, r.Seconds, r.ServerCPU, r.ClientCPU, strings.TrimSpace(r.Command))
+	fmt.Fprintf(&b, "%s, Linux %s, %s, %d rounds of %.1f s, loopback, server on processor %d, client on %d: `%s`\n",
+		r.Began.Format(time.DateOnly), r.Kernel, r.Control, r.Rounds, r.Seconds, r.ServerCPU, r.ClientCPU, strings.TrimSpace(r.Command))
 	for _, s := range r.Warnings {
 		fmt.Fprintf(&b, "Warning: %s.\n", s)
 	}

@@ -172,7 +172,7 @@ func (r *run) do(ctx context.Context, names string) (*result, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	res := &result{Kernel: kernel(), Rounds: r.rounds, Seconds: r.length.Seconds(), ServerCPU: r.serverCPU, ClientCPU: r.clientCPU, Began: time.Now()}
+	res := &result{Kernel: setting("kernel/osrelease"), Control: setting("net/ipv4/tcp_congestion_control"), Rounds: r.rounds, Seconds: r.length.Seconds(), ServerCPU: r.serverCPU, ClientCPU: r.clientCPU, Began: time.Now()}
 	if r.serverCPU == r.clientCPU {
 		res.warn("there is one processor: servers and client share it, and latencies mean nothing")
 	}
