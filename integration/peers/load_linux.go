@@ -345,10 +345,10 @@ func (c *client) streamed(k *loadConn) error {
 // compare checks p, which lies at offset off of a stream: messages of the right length and
 // content, one after the other.
 func (c *client) compare(p []byte, off int) error {
+	want := c.want[off%c.size:][:c.size] // as in every stretch of a message's length
 	for len(p) > 0 {
-		at := off % c.size
 		n := min(len(p), c.size)
-		if !bytes.Equal(p[:n], c.want[at:at+n]) {
+		if !bytes.Equal(p[:n], want[:n]) {
 			return fmt.Errorf("the stream's content is wrong in the %d bytes from offset %d on", n, off)
 		}
 		p, off = p[n:], off+n

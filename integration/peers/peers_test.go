@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -179,6 +180,25 @@ func TestTheLimitStreamsToWhomItDials(t *testing.T) {
 				t.Errorf("%d notifications of zero-copy, %d of a copy", got.ZeroCopied, got.Copied)
 			}
 		})
+	}
+}
+
+func TestTheLimitSaysThatItsPeerHasGone(t *testing.T) {
+	path, err := buildLimit(t.Context(), t.TempDir())
+	if errors.Is(err, errMissing) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"send", "zcfix", "write", "sendfile"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		cmd := exec.CommandContext(ctx, path, "-connect", liar(t, func(net.Conn) {}), "-seconds", "20", "-mode", mode)
+		out, err := cmd.CombinedOutput()
+		if ctx.Err() != nil || err == nil || !strings.HasPrefix(string(out), "limit: ") {
+			t.Errorf("%s: %v, %q", mode, err, out)
+		}
+		cancel()
 	}
 }
 

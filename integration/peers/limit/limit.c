@@ -19,6 +19,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -294,6 +295,7 @@ static struct {
 	char *memory;
 	unsigned size, offset, length; // length: of whole messages in memory
 	enum mode mode;
+	int dialled; // its one connection's end is an error
 	int waiting[MAX_FD], waiters; // connections that wait for notifications
 	uint64_t bytes, zero_copied, copied, notifs; // notifs: outstanding
 } stream;
@@ -354,19 +356,22 @@ static void stream_completion(const struct io_uring_cqe *c)
 	}
 	if (c->flags & IORING_CQE_F_MORE)
 		stream.notifs++;
-	if (c->res == -EPIPE || c->res == -ECONNRESET) {
-		close(fd);
-		return;
-	}
-	if (c->res < 0) {
+	// MSG_WAITALL: short only where the connection ends.
+	int ended = c->res == -EPIPE || c->res == -ECONNRESET || (c->res >= 0 && (unsigned)c->res < stream.size);
+	if (c->res < 0 && (!ended || stream.dialled)) {
 		errno = -c->res;
 		die("send");
 	}
+	if (ended) {
+		close(fd);
+		if (stream.dialled) {
+			fprintf(stderr, "limit: the peer ended the connection: a send of %u bytes sent %d\n", stream.size, c->res);
+			exit(1);
+		}
+		return;
+	}
 	stream.bytes += c->res;
-	if ((unsigned)c->res == stream.size)
-		stream_send(fd);
-	else
-		close(fd); // MSG_WAITALL: short only where the connection ends
+	stream_send(fd);
 }
 
 static void stream_turn(void)
@@ -438,6 +443,7 @@ static void stream_call(int fd, int file)
 static void dial(const char *address, double warm, double seconds)
 {
 	int fd = open_socket(address, 0), uring = stream.mode < MODE_WRITE, file = stream.mode == MODE_SENDFILE ? source_file() : -1;
+	stream.dialled = 1;
 	if (uring) {
 		stream_ring();
 		stream_send(fd);
@@ -496,6 +502,7 @@ int main(int argc, char **argv)
 			usage();
 		}
 	}
+	signal(SIGPIPE, SIG_IGN); // write and sendfile: EPIPE says more
 	if (!at == !to || size < 1 || size > SOURCE || seconds <= 0 || warm < 0)
 		usage();
 	if (at && !strcmp(work, "echo")) {
