@@ -28,8 +28,6 @@ func serveGnet(w work, addr string, size int) error {
 const (
 	// gnetTurn is how many bytes a connection writes before the others have their turn.
 	gnetTurn = 1 << 20
-	// gnetPiece bounds what gnet copies to memory of its own when a socket is full.
-	gnetPiece = 64 << 10
 	// gnetTick is how often connections with full sockets are looked at.
 	gnetTick = 200 * time.Microsecond
 )
@@ -47,7 +45,6 @@ type gnetHandler struct {
 
 func (h *gnetHandler) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	if h.source != nil {
-		c.SetContext(&[]byte{})
 		return nil, h.push(c)
 	}
 	return nil, gnet.None
@@ -55,7 +52,7 @@ func (h *gnetHandler) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 
 func (h *gnetHandler) OnTraffic(c gnet.Conn) gnet.Action {
 	if h.source != nil {
-		return h.push(c) // a Wake: clients of a stream send nothing
+		return h.push(c) // a Wake, of an open connection: clients of a stream send nothing
 	}
 	p, err := c.Next(-1)
 	if err != nil {
@@ -67,22 +64,14 @@ func (h *gnetHandler) OnTraffic(c gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
-// push writes until the socket is full, or the turn is over. The context is what is left of the
-// connection's message.
+// push writes until the socket is full, or the turn is over. Messages are written whole: in pieces of
+// 64 KiB, of which gnet would have to copy less, messages of 1 MiB cost 1.6 times as much.
 func (h *gnetHandler) push(c gnet.Conn) gnet.Action {
-	rest, ok := c.Context().(*[]byte)
-	if !ok {
-		return gnet.None // closed
-	}
 	for n := 0; n < gnetTurn && c.OutboundBuffered() == 0; {
-		if len(*rest) == 0 {
-			*rest = h.source.take()
-		}
-		k, err := c.Write((*rest)[:min(len(*rest), gnetPiece)])
+		k, err := c.Write(h.source.take())
 		if err != nil {
 			return gnet.Close
 		}
-		*rest = (*rest)[k:]
 		n += k
 	}
 	if c.OutboundBuffered() > 0 {
