@@ -45,7 +45,7 @@
 //   - gnet v2.9.0: one event loop that also accepts (ReusePort), LockOSThread, ReadBufferCap 64 KiB, TCP_NODELAY, GOMAXPROCS 2.
 //     Without LockOSThread, with GOMAXPROCS 1 or edge-triggered it was equal or slower. It does not say when a full socket has
 //     room again: how streams are paced is said in gnet_linux.go.
-//   - netpoll v0.7.2: one poller, GOMAXPROCS 1. Echo handlers run on the poller (SetRunner): a tenth cheaper than its goroutine pool.
+//   - netpoll v0.7.2: one poller, GOMAXPROCS 1. Echo handlers run on the poller (Config.Runner): a tenth cheaper than its goroutine pool.
 //     Streams block in Flush, in the pool's goroutines; WriteBinary refers to the message and does not copy it.
 //   - net: a goroutine for each connection, GOMAXPROCS 1: 2 had five times the p99.
 //   - giouring: one thread, multishot accept and receive into a buffer ring, SINGLE_ISSUER and DEFER_TASKRUN, a registered

@@ -15,7 +15,11 @@ func serveNetpoll(w work, addr string, size int) error {
 	if w == stream {
 		source = newMessages(size)
 	}
-	if err := netpoll.SetNumLoops(1); err != nil {
+	cfg := netpoll.Config{PollerNum: 1}
+	if w == echo {
+		cfg.Runner = func(_ context.Context, f func()) { f() }
+	}
+	if err := netpoll.Configure(cfg); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp", addr)
@@ -39,7 +43,6 @@ func serveNetpoll(w work, addr string, size int) error {
 		}
 		return loop.Serve(ln)
 	}
-	netpoll.SetRunner(func(_ context.Context, f func()) { f() })
 	loop, err := netpoll.NewEventLoop(func(_ context.Context, c netpoll.Connection) error {
 		r, w := c.Reader(), c.Writer()
 		p, err := r.Next(r.Len())
