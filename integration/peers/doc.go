@@ -29,23 +29,23 @@
 //
 // # What is not
 //
-// There is no network card. Over loopback zero-copy sends are copied like all others, when their segments
-// are received, and that is on the client's processor when its acknowledgement lets them go: the CPU of
-// limit-zc is no gain, see its rate. With streams that outgrow the caches memory bandwidth is the limit, which a virtual
+// There is no network card. Over loopback zero-copy sends are copied like all others, but when their segments
+// are received; with many connections the client's processor does most of that (the server is 2 % busy then, the client 80 %,
+// and little arrives): the CPU of limit-zc is no gain, see its rate. With streams that outgrow the caches memory bandwidth is the limit, which a virtual
 // machine shares with its neighbours: the spread says how much.
 //
 // # Settings
 //
 // Each subject has what is best for it on one core, by side-by-side runs of echo at 64 and 1,000 connections
-// (medians; differences of less than a tenth are inside the spread):
+// (medians of several runs, which did not all agree: the spread was larger than most differences):
 //
 //   - sluice: one loop, GOMAXPROCS 2, so that the waiting loop's P is not taken at once (the engine's advice). Echo is
 //     examples/echo; a stream is examples/stream: leased buffers, at most 1 MiB or two messages queued. Policy adaptive:
 //     over loopback it copies. No idle timeout, as the others have none.
 //   - gnet v2.9.0: one event loop that also accepts (ReusePort), LockOSThread, ReadBufferCap 64 KiB, TCP_NODELAY, GOMAXPROCS 2.
-//     Without LockOSThread, with GOMAXPROCS 1 or edge-triggered it was equal or slower. It does not say when a full socket has
+//     Without LockOSThread, with GOMAXPROCS 1 or edge-triggered it was equal or dearer in most runs. It does not say when a full socket has
 //     room again: how streams are paced is said in gnet_linux.go.
-//   - netpoll v0.7.2: one poller, GOMAXPROCS 1. Echo handlers run on the poller (Config.Runner): a tenth cheaper than its goroutine pool.
+//   - netpoll v0.7.2: one poller, GOMAXPROCS 1. Echo handlers run on the poller (Config.Runner): in three runs of four a tenth or more cheaper than in its goroutine pool.
 //     Streams block in Flush, in the pool's goroutines; WriteBinary refers to the message and does not copy it.
 //   - net: a goroutine for each connection, GOMAXPROCS 1: 2 had five times the p99.
 //   - giouring: one thread, multishot accept and receive into a buffer ring, SINGLE_ISSUER and DEFER_TASKRUN, a registered
