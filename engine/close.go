@@ -119,12 +119,12 @@ func (l *loop) release(c *Conn) {
 	l.sys.Close(c.fd)
 	c.state = connClosed
 	if i := slices.Index(l.starved, c); i >= 0 {
-		l.starved = slices.Delete(l.starved, i, i+1) // nothing is scarce for its sake any more
+		l.starved = slices.Delete(l.starved, i, i+1) // nobody is under pressure for its sake any more
 	}
 	l.unschedule(c)
 	l.conns.remove(c.id)
 	l.ended = append(l.ended, c)
-	l.shareFreed()
+	l.mayRetry()
 	l.resumeAccept()
 }
 

@@ -250,7 +250,7 @@ func TestLingerDoesNotCutOffWhatTheSocketHolds(t *testing.T) {
 	for _, p := range policies[1:] {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			const linger, total = 100 * time.Millisecond, 1 << 20
+			const linger, total = 100 * time.Millisecond, unsentLimit
 			e := newEngine(t, Config{Policy: p.policy, Linger: linger})
 			k := connect(t, e, &handler{}, 32<<10)
 			closed := time.Now()

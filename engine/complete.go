@@ -196,7 +196,6 @@ func (l *loop) sendNotified(op *sendOp, e *ring.CQE) {
 		b.Release()
 	}
 	l.freeSend(op)
-	l.shareFreed()
 	if c.state == connHalfClosed {
 		c.markStep()
 	}
@@ -205,7 +204,7 @@ func (l *loop) sendNotified(op *sendOp, e *ring.CQE) {
 // freeSend returns an op; connections that waited for one try again.
 func (l *loop) freeSend(op *sendOp) {
 	l.sends.put(op)
-	l.buffersFree = l.buffersFree || len(l.starved) > 0
+	l.mayRetry()
 }
 
 // afterSend goes on with a connection after bytes left its queue.
@@ -220,7 +219,10 @@ func (l *loop) afterSend(c *Conn) {
 	if c.queue.len() == 0 {
 		l.stats.ResponseTime.Observe(l.now - c.queuedAt)
 	}
-	l.shareFreed()
+	if c.starved {
+		c.lookForProgress()
+	}
+	l.mayRetry() // the queues have shrunk
 	l.relieve(c)
 	if c.queue.len() > 0 || c.state != connOpen {
 		c.markStep()

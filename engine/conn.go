@@ -83,7 +83,9 @@ type Conn struct {
 	copyOnce  bool      // the next send is a copy, for want of kernel memory
 	congested bool
 	starved   bool // waits for a buffer or a send slot, and is listed for it
-	wantLease bool // the handler got ErrNoBuffers
+	wantSlot  bool // for a send
+	wantLease bool // the handler got ErrNoBuffers for so many bytes:
+	wants     int
 	demoting  bool // shared memory in the queue is to be copied when no send has it
 	dirty     bool // listed for this turn's flush
 
@@ -125,7 +127,7 @@ func (c *Conn) Lease(n int) (bufreg.Buffer, error) {
 	if err == ErrNoBuffers {
 		c.loop.stats.NoBuffers++
 		if c.state == connOpen {
-			c.wantLease = true
+			c.wantLease, c.wants = true, n
 			c.starve()
 		}
 	}

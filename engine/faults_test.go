@@ -271,7 +271,7 @@ func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
 // more, but the peer is busy with what the kernel holds for it.
 func TestIdleTimeoutSparesAPeerThatReadsWhatTheSocketHolds(t *testing.T) {
 	inTime(t)
-	const idle, total, chunk, pause = 500 * time.Millisecond, 1 << 20, 16 << 10, 20 * time.Millisecond
+	const idle, total, chunk, pause = 500 * time.Millisecond, unsentLimit, 4 << 10, 20 * time.Millisecond
 	e := newEngine(t, Config{Policy: copying, IdleTimeout: idle})
 	k := connect(t, e, &handler{}, 16<<10)
 	k.do(func(c *Conn) { sendPieces(t, c, 0, total, 1) })

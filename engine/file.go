@@ -293,6 +293,7 @@ func (l *loop) fileRead(c *Conn, e *ring.CQE) {
 	c.reading = false
 	l.reading -= int64(c.asked)
 	c.asked = 0
+	l.mayRetry() // it may have brought less than was asked for
 	if c.sending == nil && c.notifying == 0 && !c.full {
 		c.takenAt = l.now // the peer had nothing to take meanwhile
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/bufreg"
 	"sluice/zc"
 )
@@ -415,4 +417,63 @@ func TestAcceptingIsMultishotUntilTheLimitIsNear(t *testing.T) {
 			return armed
 		})
 	}
+}
+
+// TestASocketHoldsLittleForAPeerThatDoesNotRead: what many of them hold is taken from all
+// connections of the host.
+func TestASocketHoldsLittleForAPeerThatDoesNotRead(t *testing.T) {
+	const total, skb = 8 << 20, 64 << 10
+	file := func(c *Conn) error { return c.SendFile(NewFile(poolFile(t, total)), 0, total) }
+	memory := func(c *Conn) error {
+		sendPieces(t, c, 0, 1<<20, total>>20)
+		return nil
+	}
+	for name, way := range map[string]struct {
+		policy zc.Policy
+		send   func(*Conn) error
+	}{
+		"copy":      {policy: zc.Policy{Mode: zc.Off}, send: memory},
+		"zero-copy": {policy: zc.Policy{Mode: zc.Fixed, Threshold: 1}, send: memory},
+		"sendfile":  {policy: zc.Policy{Mode: zc.Off}, send: file},
+	} {
+		for _, dialed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, dialed %v", name, dialed), func(t *testing.T) {
+				e := newEngine(t, Config{Policy: way.policy})
+				begin := connect
+				if dialed {
+					begin = connectOut
+				}
+				k := begin(t, e, &handler{}, 4096)
+				k.do(func(c *Conn) {
+					if err := way.send(c); err != nil {
+						t.Error(err)
+					}
+				})
+				last, same := -1, 0
+				eventually(t, "a socket that takes no more", func() bool {
+					var unsent int
+					k.do(func(c *Conn) { unsent = unsentBytes(t, c) })
+					if unsent != last {
+						last, same = unsent, 0
+					}
+					same++
+					return last > 0 && same == 50
+				})
+				if last > unsentLimit+skb {
+					t.Errorf("the socket holds %d bytes that the peer has no room for, want at most %d and an skb", last, unsentLimit)
+				}
+				k.do((*Conn).Abort)
+				k.wantEnd(ErrAborted)
+			})
+		}
+	}
+}
+
+// unsentBytes is what a connection's socket has not sent once (tcp(7), SIOCOUTQNSD).
+func unsentBytes(tb testing.TB, c *Conn) int {
+	n, err := unix.IoctlGetInt(c.FD(), unix.SIOCOUTQNSD)
+	if err != nil {
+		tb.Errorf("SIOCOUTQNSD: %v", err)
+	}
+	return n
 }

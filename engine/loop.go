@@ -37,23 +37,22 @@ type loop struct {
 	wakers   atomic.Int32 // goroutines that are waking it
 	freed    atomic.Bool  // a buffer returned after ErrNoBuffers
 
-	clock       time.Time // read once a turn
-	now         int64     // the same, in ns since start
-	conns       table[Conn]
-	sends       sendOps
-	fileItems   fileItemPool
-	waste       []byte // what warmFile reads into; nil before the first time
-	inputs      inputPool
-	budget      zc.Budget
-	learner     *zc.Learner // nil where nothing is learned
-	queued      int64       // bytes of memory in the queues of all connections
-	sharers     int         // starved connections that left memory to others
-	reading     int64       // bytes that reads in flight may bring into them
-	timers      timerHeap
-	listeners   table[loopListener]
-	acceptAt    int64 // when to accept again after an error; 0: accepting
-	stats       Stats
-	buffersFree bool // starved connections may try again
+	clock     time.Time // read once a turn
+	now       int64     // the same, in ns since start
+	conns     table[Conn]
+	sends     sendOps
+	fileItems fileItemPool
+	waste     []byte // what warmFile reads into; nil before the first time
+	inputs    inputPool
+	budget    zc.Budget
+	learner   *zc.Learner // nil where nothing is learned
+	queued    int64       // bytes of memory in the queues of all connections
+	reading   int64       // bytes that reads in flight may bring into them
+	timers    timerHeap
+	listeners table[loopListener]
+	acceptAt  int64 // when to accept again after an error; 0: accepting
+	stats     Stats
+	retry     bool // something may have become free for starved connections
 
 	// Lists that one turn fills and empties.
 	batch     [256]ring.CQE
@@ -65,6 +64,7 @@ type loop struct {
 	resumed   []*Conn
 	rearm     []*Conn
 	starved   []*Conn
+	fed       []*Conn // feedStarved's, for the next time
 	aborting  []*Conn
 	ended     []*Conn
 	reporting []*Conn // have reports to tell, maybe
@@ -158,7 +158,7 @@ func (l *loop) runPosted(p *posted) {
 // idle reports whether nothing is left to do before something happens.
 func (l *loop) idle() bool {
 	return len(l.dirty) == 0 && len(l.backlog) == 0 && len(l.ended) == 0 && len(l.aborting) == 0 && len(l.arrivals) == 0 && len(l.reporting) == 0 &&
-		len(l.resumed) == 0 && len(l.writable) == 0 && len(l.rearm) == 0 && !l.buffersFree && l.inbox.empty() && !l.freed.Load() && l.ring.Ready() == 0
+		len(l.resumed) == 0 && len(l.writable) == 0 && len(l.rearm) == 0 && !l.retry && l.inbox.empty() && !l.freed.Load() && l.ring.Ready() == 0
 }
 
 // enter submits the turn's requests and, when nothing is left to do, sleeps until a
@@ -248,26 +248,41 @@ func (l *loop) armWake() {
 	e.UserData = userData(kindWake, requestID{})
 }
 
-// feedStarved lets connections that waited for a buffer or a send slot try again.
+// feedStarved lets connections that waited for a buffer or a send slot try again: when a buffer has
+// returned to the arena, from wherever, or something of this loop has ended. Those that would be refused
+// again go on waiting, at the cost of a comparison.
 func (l *loop) feedStarved() {
-	if !l.freed.Swap(false) && !l.buffersFree {
+	if freed := l.freed.Swap(false); !freed && !l.retry {
 		return
 	}
-	l.buffersFree, l.sharers = false, 0
-	starved := l.starved
-	l.starved = nil
-	for _, c := range starved {
-		c.starved = false
-		if c.state >= connAborting {
+	l.retry = false
+	if len(l.starved) == 0 {
+		return
+	}
+	l.cache.Await() // before the look at what is free: a return is seen by it, or wakes
+	waiting := l.starved
+	l.starved = l.fed[:0]
+	for i, c := range waiting {
+		waiting[i] = nil
+		if c.wantSlot && c.state < connAborting {
+			c.markStep()
+		}
+		c.wantSlot = false
+		if c.wantLease && c.state == connOpen && !l.mayTry(c) {
+			l.starved = append(l.starved, c)
 			continue
 		}
-		c.markStep()
+		c.starved = false
 		if c.wantLease && c.state == connOpen {
 			c.wantLease = false
 			c.handler.Writable(c)
 		}
 	}
+	l.fed = waiting[:0]
 }
+
+// mayRetry has starved connections looked at: something has ended that they may wait for.
+func (l *loop) mayRetry() { l.retry = l.retry || len(l.starved) > 0 }
 
 // adopt makes a connection of a connected socket, which the loop owns from here on.
 func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {

@@ -8,37 +8,63 @@ import (
 )
 
 // How the arena is shared. A peer that does not read holds what is queued for it, and nothing
-// gives that back before its deadline; so when memory becomes scarce, connections that have
-// shown that their peer reads come first. The others may begin with a quarter of what is
-// left, and then get by with smallHold; while one of them waits, the deadline is
-// Config.PressureStall. What zero-copy sends pin has a budget beside this: zc.Budget.
+// gives that back before its deadline; and nobody can know who will stop reading. So as memory
+// becomes scarce each connection may have a smaller part of it, and the last parts are for those whose
+// peers read. While one waits, the deadline is Config.PressureStall. What zero-copy sends pin has a
+// budget beside this: zc.Budget.
 
 // lease takes n bytes for c, or refuses with ErrNoBuffers and a wake-up that certainly comes:
-// when a buffer returns, or when this loop's queues have shrunk.
+// see feedStarved.
 func (l *loop) lease(c *Conn, n int) (bufreg.Buffer, error) {
-	if !l.mayHold(c, n) && !l.mayBegin(c, n) {
+	if !l.mayHold(c, n) {
+		c.lookForProgress()
 		l.cache.Await()
-		if !l.mayHold(c, n) && !l.mayBegin(c, n) { // still, now that a return would be noticed
-			l.sharers++
+		if !l.mayHold(c, n) { // still, now that a return would be noticed
 			return bufreg.Buffer{}, ErrNoBuffers
 		}
 	}
 	return l.cache.Lease(n)
 }
 
-// mayHold reports whether c may take n more bytes of the arena.
+// mayHold reports whether c may take n more bytes of the arena: whatever it likes while memory is not scarce;
+// then its share; and always smallHold.
 func (l *loop) mayHold(c *Conn, n int) bool {
-	return c.held()+int64(n) <= smallHold || !l.scarce(0, n) || c.reads()
+	return c.held()+int64(n) <= smallHold || !l.scarce(0, n) || l.inShare(c, n)
+}
+
+// mayTry reports whether a starved connection would not be refused now as it was.
+func (l *loop) mayTry(c *Conn) bool {
+	return int64(c.wants) <= l.arena.Size()-l.arena.Leased() && l.mayHold(c, c.wants)
+}
+
+// inShare reports whether n more bytes are within c's share of scarce memory. Three bounds, each of which
+// leaves something for those to whom the next applies:
+//
+//   - To hold more, its peer must read, and it holds at most a sixteenth of what is free above a quarter
+//     of the arena (a dynamic threshold, as in switches that share their memory: Choudhury and Hahne,
+//     1998). With many such connections each has less, and that quarter stays.
+//   - To begin, while an eighth stays free: a thousand peers that never read take no more.
+//   - To begin when its peer reads: as long as there is anything. So it is never without.
+func (l *loop) inShare(c *Conn, n int) bool {
+	free, held := l.arena.Size()-l.arena.Leased(), c.held()
+	switch reads := c.reads(); {
+	case held > 0:
+		return reads && held+int64(n) <= (free-l.arena.Size()/4)/16
+	case reads:
+		return int64(n) <= free
+	default:
+		return int64(n) <= free-l.arena.Size()/8
+	}
 }
 
 // mayRead reports whether n bytes of a file may be read into the arena for c. They have another
 // way, and so make room for what has none.
-func (l *loop) mayRead(c *Conn, n int) bool { return !l.scarce(n, n) || c.reads() }
-
-// mayBegin reports whether c, which holds nothing, may take n bytes to begin with, for want of
-// another way to send them.
-func (l *loop) mayBegin(c *Conn, n int) bool {
-	return c.held() == 0 && int64(n) <= (l.arena.Size()-l.arena.Leased())/4
+func (l *loop) mayRead(c *Conn, n int) bool {
+	if !l.scarce(n, n) {
+		return true
+	}
+	c.lookForProgress()
+	return c.reads() && l.inShare(c, n)
 }
 
 // held is what waits for the peer: queued, and pinned.
@@ -52,27 +78,22 @@ func (l *loop) scarce(waiting, n int) bool {
 	return l.queued+l.reading+l.budget.Pinned()+int64(waiting) > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
 }
 
-// reads reports whether the peer has taken a good deal, and some of it just now.
+// reads reports whether the peer has taken a good deal, and some of it just now, as of the last look.
 func (c *Conn) reads() bool {
-	if c.state >= connAborting {
-		return false // the socket is not to be asked any more
-	}
-	c.lookForProgress()
 	return c.acked >= readsEnough && c.loop.now-c.takenAt <= int64(readsLately)
 }
 
 // lookForProgress asks the socket what the peer has taken: a send of many bytes completes
 // once, and what the socket has accepted it may still hold.
 func (c *Conn) lookForProgress() {
+	if c.state >= connAborting {
+		return // the socket is not to be asked any more
+	}
 	if acked, _ := c.loop.sys.BytesAcked(c.fd); acked != c.acked {
 		c.acked, c.takenAt, c.activeAt = acked, c.loop.now, c.loop.now
-	}
-}
-
-// shareFreed has connections that left memory to others try again when it is scarce no more.
-func (l *loop) shareFreed() {
-	if l.sharers > 0 && !l.scarce(0, 0) {
-		l.buffersFree = true
+		if c.starved {
+			c.loop.mayRetry()
+		}
 	}
 }
 

@@ -51,6 +51,9 @@ func (s *Stepped) Owed(i int) bool {
 // Aborting reports whether a connection is on the way down that waits for nobody.
 func (s *Stepped) Aborting(c *Conn) bool { return c.state == connAborting }
 
+// Forgotten reports whether c, which was refused a buffer, waits for nothing or would not be refused it now.
+func (s *Stepped) Forgotten(c *Conn) bool { return !c.wantLease || c.loop.mayTry(c) }
+
 // Listen has loop i accept from a listening descriptor.
 func (s *Stepped) Listen(i, fd int, newHandler func(*Conn) Handler) {
 	l := s.eng.loops[i]

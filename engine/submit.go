@@ -66,6 +66,7 @@ func (l *loop) submitSend(c *Conn) {
 		return
 	}
 	if op == nil {
+		c.wantSlot = true
 		c.starve()
 		return
 	}

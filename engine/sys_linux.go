@@ -34,6 +34,12 @@ func sysDup(fd int) (int, error) {
 	return n, err
 }
 
+// unsentLimit is TCP_NOTSENT_LOWAT: what a socket holds beyond what the peer's window lets out. By itself
+// a socket takes up to tcp_wmem's 4 MiB for a peer that does not read. A thousand of those use up what
+// the host has for TCP (tcp_mem), which slows down every other connection of it; and what
+// many connections have waiting in their sockets is in no cache any more when it leaves.
+const unsentLimit = 256 << 10
+
 // sysTune sets a connection's options, or a listener's, which accepted sockets inherit.
 //
 // TCP_USER_TIMEOUT is for what the kernel alone still holds, after the close. While the
@@ -41,6 +47,9 @@ func sysDup(fd int) (int, error) {
 // not say why: its ETIMEDOUT goes to whoever asks first, and the next one gets EPIPE.
 func sysTune(fd int, writeStall time.Duration) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit); err != nil {
 		return err
 	}
 	ms := min(userTimeouts*writeStall.Milliseconds(), math.MaxInt32)

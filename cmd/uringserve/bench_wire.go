@@ -16,6 +16,9 @@ import (
 	"sluice/internal/wire"
 )
 
+// commandGrace is how long a server may take to end: one of ours drains for 10 s at most.
+const commandGrace = 15 * time.Second
+
 // wireFlags is the command line of bench wire.
 type wireFlags struct {
 	mtu      int
@@ -55,7 +58,7 @@ Needs root and Linux 6.6 or later. The machine's own network is not touched.`,
 	fl := cmd.Flags()
 	fl.SetInterspersed(false) // what follows COMMAND is its own
 	fl.IntVar(&f.mtu, "mtu", 1500, "MTU of the wire")
-	fl.StringVar(&f.bigTCP, "big-tcp", "", "`size` of the largest packet handed to the wire, for example 512KiB less 1KiB (default 64KiB)")
+	fl.StringVar(&f.bigTCP, "big-tcp", "", "`size` of the largest packet handed to the wire, at most 524280 (default 64KiB)")
 	fl.StringVar(&f.inFlight, "in-flight", "", "`bytes` that stay unacknowledged while a connection sends, for example 1MiB (default: everything is acknowledged at once)")
 	fl.IntVar(&f.loss, "loss", 0, "one super-packet in `N` loses its first segment (default: none)")
 	fl.BoolVar(&f.ipv6, "ipv6", false, "speak IPv6")
@@ -81,7 +84,11 @@ func benchWire(ctx context.Context, command []string, f wireFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, rig.Close()) }()
+	defer func() {
+		if closeErr := rig.Close(); closeErr != nil {
+			err = errors.Join(err, closeErr)
+		}
+	}()
 	cmd := rig.Command(ctx, command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	start := time.Now()
@@ -93,7 +100,11 @@ func benchWire(ctx context.Context, command []string, f wireFlags) (err error) {
 	forward := func(s os.Signal) { _ = cmd.Process.Signal(s) } // fails when the command has ended
 
 	if options.Clients != nil {
-		return benchWireServer(rig, f.duration, heard, ended, forward)
+		end := func() {
+			forward(syscall.SIGTERM)
+			time.AfterFunc(commandGrace, func() { forward(syscall.SIGKILL) })
+		}
+		return benchWireServer(rig, f.duration, heard, ended, forward, end)
 	}
 	for {
 		select {
@@ -102,50 +113,56 @@ func benchWire(ctx context.Context, command []string, f wireFlags) (err error) {
 		case err := <-ended:
 			took := time.Since(start)
 			t, countErr := rig.Totals()
+			if countErr != nil {
+				return countErr
+			}
 			printWire(os.Stderr, t, took)
-			return errors.Join(exitStatus(err), countErr)
+			return exitStatus(err)
 		}
 	}
 }
 
 // benchWireServer has the clients ask for as long as the command line says, and then the command end.
-func benchWireServer(rig *wire.Rig, duration time.Duration, heard <-chan os.Signal, ended <-chan error, forward func(os.Signal)) error {
+func benchWireServer(rig *wire.Rig, duration time.Duration, heard <-chan os.Signal, ended <-chan error, forward func(os.Signal), end func()) error {
 	started := make(chan error, 1)
 	go func() { started <- rig.Start() }()
 	var over <-chan time.Time
 	var begin time.Time
-	var before, t wire.Totals
-	var times wire.Latencies
+	var before wire.Totals
+	var timesBefore wire.Latencies
 	var failure error
 	for {
 		select {
 		case err := <-started:
 			if err != nil {
 				failure = err
-				forward(syscall.SIGTERM)
+				end()
 				continue
 			}
-			begin = time.Now()
-			if before, failure = rig.Totals(); failure != nil {
-				forward(syscall.SIGTERM)
+			var err1, err2 error
+			before, err1 = rig.Totals()
+			timesBefore, err2 = rig.Latencies()
+			if failure = errors.Join(err1, err2); failure != nil {
+				end()
+				continue
 			}
-			over = time.After(duration)
+			begin, over = time.Now(), time.After(duration)
 		case <-over:
 			took := time.Since(begin)
-			var err1, err2 error
-			t, err1 = rig.Totals()
-			times, err2 = rig.Latencies()
-			failure = errors.Join(err1, err2, rig.Stop())
-			printWire(os.Stderr, t.Since(before), took)
-			if times.Count() > 0 {
-				fmt.Fprintf(os.Stderr, "wire: response times: p50 %v, p90 %v, p99 %v, p99.9 %v\n",
-					times.Quantile(.5), times.Quantile(.9), times.Quantile(.99), times.Quantile(.999))
+			t, err1 := rig.Totals()
+			times, err2 := rig.Latencies()
+			if failure = errors.Join(err1, err2, rig.Stop()); failure == nil {
+				printWire(os.Stderr, t.Since(before), took)
+				printTimes(os.Stderr, times.Since(timesBefore))
 			}
-			forward(syscall.SIGTERM)
+			end()
 		case s := <-heard:
 			forward(s)
 		case err := <-ended:
-			return errors.Join(failure, exitStatus(err))
+			if failure != nil {
+				return failure
+			}
+			return exitStatus(err)
 		}
 	}
 }
@@ -157,12 +174,21 @@ func printWire(w io.Writer, t wire.Totals, took time.Duration) {
 		gb, took.Seconds(), gb/took.Seconds(), t.Packets, t.Bytes/max(t.Packets, 1), t.Largest, t.ACKs)
 	if t.Requests > 0 {
 		fmt.Fprintf(w, "wire: %d responses, %.0f a second\n", t.Responses, float64(t.Responses)/took.Seconds())
+		if t.Finished > 0 { // and no client connects twice
+			fmt.Fprintf(w, "wire: trouble: the server closed %d connections\n", t.Finished)
+		}
 	}
 	if t.Lost > 0 || t.Repeated > 0 {
 		fmt.Fprintf(w, "wire: %d segments lost on purpose, %d packets repeated\n", t.Lost, t.Repeated)
 	}
 	if trouble := t.Trouble(); trouble != "" {
 		fmt.Fprintf(w, "wire: trouble: %s\n", trouble)
+	}
+}
+
+func printTimes(w io.Writer, l wire.Latencies) {
+	if l.Count() > 0 {
+		fmt.Fprintf(w, "wire: response times: p50 %v, p90 %v, p99 %v, p99.9 %v\n", l.Quantile(.5), l.Quantile(.9), l.Quantile(.99), l.Quantile(.999))
 	}
 }
 

@@ -75,8 +75,8 @@ func (s *session) overlooked(now time.Duration) string {
 		return "does not receive, and has room for input"
 	case open && s.resumed && s.seen > s.consumed:
 		return "was not shown its input again"
-	case open && s.starving && m.eng.Totals().Arena.Leased < s.leased:
-		return "waits for a buffer, and one has returned"
+	case open && s.starving && m.eng.Forgotten(c) && (s.shared || m.eng.Totals().Arena.Leased < s.leased):
+		return "waits for a buffer that it may have"
 	case open && c.Congested() && c.Queued() < int64(m.cfg.LowWater):
 		return "is below the low-water mark, and was not told"
 	case !open && !s.outstanding() && !k.Shut() && !k.EndTold:

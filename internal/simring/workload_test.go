@@ -34,6 +34,7 @@ type session struct {
 	err      error
 
 	starving bool  // a lease was refused, and Writable not called since
+	shared   bool  // for the sake of others
 	leased   int64 // of the arena at that time
 	began    time.Duration
 	beganAt  time.Time     // bytes became outstanding
@@ -261,9 +262,10 @@ func (s *session) lease(n int) (bufreg.Buffer, bool) {
 	return b, false
 }
 
-// starve notes that a lease was refused: when less is leased, Writable must be called.
+// starve notes that a lease was refused: when it would not be any more, Writable must be called. Where
+// the arena had enough, and not in one piece, that is when less is leased.
 func (s *session) starve() {
-	s.starving, s.leased = true, s.m.eng.Totals().Arena.Leased
+	s.starving, s.leased, s.shared = true, s.m.eng.Totals().Arena.Leased, !s.m.eng.Forgotten(s.c)
 }
 
 // queue has do queue something, and notes when that makes bytes outstanding.

@@ -35,7 +35,7 @@ func (r *Rig) Start() error {
 		}
 		waiting[i] = netip.AddrPortFrom(addr, uint16(firstPort+i%portsPerAddress))
 	}
-	for end := time.Now().Add(startTimeout); ; time.Sleep(startPause) {
+	for end := time.Now().Add(r.patience); ; time.Sleep(startPause) {
 		var err error
 		if waiting, err = r.connect(waiting, server); err != nil {
 			return err
@@ -49,7 +49,7 @@ func (r *Rig) Start() error {
 		}
 		if time.Now().After(end) {
 			err := fmt.Errorf("wire: within %v of server mode's start %d of %d clients have connected to %v and there were %d responses to %d requests for %s: is the server listening there, and does it answer with a Content-Length?",
-				startTimeout, c.Connections-len(waiting), c.Connections, server, t.Responses, t.Requests, c.Path)
+				r.patience, c.Connections-len(waiting), c.Connections, server, t.Responses, t.Requests, c.Path)
 			if trouble := t.Trouble(); trouble != "" {
 				err = fmt.Errorf("%w (%s)", err, trouble)
 			}

@@ -93,6 +93,14 @@ type peerKey struct {
 	LocalPort uint16
 }
 
+type peerKnown struct {
+	_      structs.HostLayout
+	Want   uint64
+	Header uint32
+	_      [4]byte
+	Bytes  [1024]uint8
+}
+
 type peerLatencies struct {
 	_ structs.HostLayout
 	N [1024]uint64
@@ -138,6 +146,7 @@ const (
 	peerMapFlows         = "flows"
 	peerMapHeld          = "held"
 	peerMapIdle          = "idle"
+	peerMapKnownHeader   = "known_header"
 	peerMapRequests      = "requests"
 	peerMapResponseTimes = "response_times"
 	peerMapScratches     = "scratches"
@@ -206,6 +215,7 @@ type peerMapSpecs struct {
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Held          *ebpf.MapSpec `ebpf:"held"`
 	Idle          *ebpf.MapSpec `ebpf:"idle"`
+	KnownHeader   *ebpf.MapSpec `ebpf:"known_header"`
 	Requests      *ebpf.MapSpec `ebpf:"requests"`
 	ResponseTimes *ebpf.MapSpec `ebpf:"response_times"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
@@ -248,6 +258,7 @@ type peerMaps struct {
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Held          *ebpf.Map `ebpf:"held"`
 	Idle          *ebpf.Map `ebpf:"idle"`
+	KnownHeader   *ebpf.Map `ebpf:"known_header"`
 	Requests      *ebpf.Map `ebpf:"requests"`
 	ResponseTimes *ebpf.Map `ebpf:"response_times"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
@@ -261,6 +272,7 @@ func (m *peerMaps) Close() error {
 		m.Flows,
 		m.Held,
 		m.Idle,
+		m.KnownHeader,
 		m.Requests,
 		m.ResponseTimes,
 		m.Scratches,

@@ -19,9 +19,8 @@ import (
 // sinkFlows is how many connections a sink keeps at a time.
 const sinkFlows = 65536
 
-// ring is how many ends of packets the program remembers, see bpf/state.h. The bytes in flight are cut
-// into fewer parts than that, because packets do not end where parts do.
-const ring, parts = 256, 192
+// granules is a quarter of RING in bpf/state.h.
+const granules = 64
 
 // program is the eBPF program that plays the peers. Its links and maps have no name in any
 // file system, so they go with their descriptors.
@@ -39,7 +38,7 @@ func loadProgram(o Options, local netip.Prefix, mac net.HardwareAddr) (*program,
 		Mss:      uint32(o.MTU - o.headers()),
 		Sack:     1,
 		InFlight: uint32(o.InFlight),
-		Granule:  uint32(o.InFlight / parts),
+		Granule:  uint32(o.InFlight / granules),
 		Loss:     uint32(o.Loss),
 	}
 	if o.IPv6 {

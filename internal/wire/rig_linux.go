@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,6 +32,8 @@ type Rig struct {
 	mac     net.HardwareAddr // of the engine's interface
 	local   netip.Prefix     // its address and network
 
+	patience time.Duration // startTimeout, less in tests
+
 	mu     sync.Mutex // what follows, and the namespaces' end
 	closed bool
 	ticks  *ticker
@@ -42,7 +45,7 @@ func New(options Options) (*Rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Rig{options: options, local: netip.MustParsePrefix("10.77.0.1/16")}
+	r := &Rig{options: options, local: netip.MustParsePrefix("10.77.0.1/16"), patience: startTimeout}
 	if options.IPv6 {
 		r.local = netip.MustParsePrefix("fd77::1/64")
 	}

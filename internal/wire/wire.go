@@ -13,6 +13,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -73,7 +74,7 @@ type Totals struct {
 	Reset    uint64 // connections that the engine reset
 	Refused  uint64 // responses with a status other than 200
 	Unparsed uint64 // responses without a Content-Length in a header of at most 1 KiB a segment
-	Stray    uint64 // packets of no connection, or not of TCP
+	Stray    uint64 // TCP packets of no connection
 	Failed   uint64 // events that a full table of the rig lost
 
 	Largest uint64 // payload of the largest packet ever, in bytes
@@ -198,6 +199,9 @@ func (o Options) withDefaults() (Options, error) {
 			return o, fmt.Errorf("wire: the path %q does not begin with a slash, or has a space or a line's end in it", c.Path)
 		}
 		o.Clients = &c
+	}
+	if o.InFlight > 0 && o.Loss > 0 {
+		return o, errors.New("wire: loss and bytes in flight: a loss has the sender's congestion window shrink below the bytes in flight, and then the wire's clock sets the pace; ask for one of them")
 	}
 	for _, l := range limits {
 		if l.value < l.least || l.value > l.most {

@@ -115,8 +115,9 @@ static __always_inline void write_tcp(struct tcphdr *tcp, __u32 seq, __u32 ack, 
 }
 
 // emit makes of any small packet one from the peer, with the request behind its header if asked.
-// TCP's checksum is left alone: the kernel does not look at it in a packet which it made itself and
-// which never was on a wire (CHECKSUM_PARTIAL), nor in the tick's (bpf_csum_level).
+// TCP's checksum is left alone. The kernel does not look at it in a packet of its own that waits for a card to
+// fill it in (CHECKSUM_PARTIAL), as the engine's do and resets over IPv4; what has a real one, resets over IPv6 and
+// the tick's frame, is marked as verified by bpf_csum_level.
 static __always_inline int emit(struct __sk_buff *skb, struct key *to, __u32 seq, __u32 ack, __u32 flags, __u32 request)
 {
 	__u32 options = flags & SYN ? SYN_OPTIONS : 0;

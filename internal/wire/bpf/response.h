@@ -53,26 +53,57 @@ static long scan_byte(__u32 i, struct scan *s)
 	return 0;
 }
 
+// same_as_known says whether a header begins with all the bytes of the known one.
+static __always_inline int same_as_known(__u8 *bytes, struct known *known)
+{
+	__u64 *a = (void *)bytes, *b = (void *)known->bytes;
+	__u32 words = known->header / 8, i;
+
+	for (i = 0; i < HEADER_MAX / 8 && i < words; i++)
+		if (a[i] != b[i])
+			return 0;
+	for (i = 0; i < 8; i++) {
+		__u32 at = words * 8 + i;
+		if (at < known->header && at < HEADER_MAX && bytes[at] != known->bytes[at])
+			return 0;
+	}
+	return 1;
+}
+
 // scan_header reads a segment that is the next one of a response's header, and sets flow->want when
 // the header has ended. A header that it does not understand is counted, and its client waits for ever.
 static __always_inline void scan_header(struct __sk_buff *skb, struct flow *f, struct segment *s, struct counters *n)
 {
 	struct scratch *scratch = ONLY(scratches);
-	__u32 len = s->len > HEADER_MAX ? HEADER_MAX : s->len;
+	struct known *known = ONLY(known_header);
+	__u32 len;
 
-	if (!scratch || !len || bpf_skb_load_bytes(skb, s->payload, scratch->bytes, len))
+	if (!scratch || !known || !s->len)
 		return;
-	if (!f->header) { // "HTTP/1.1 200"
-		__u8 *b = scratch->bytes;
-		if (b[9] != '2' || b[10] != '0' || b[11] != '0')
-			n->refused++;
+	len = known->header;
+	if (!f->header && len && len <= HEADER_MAX && len <= s->len &&
+	    !bpf_skb_load_bytes(skb, s->payload, scratch->bytes, len) && same_as_known(scratch->bytes, known)) {
+		f->want = known->want;
+		return;
 	}
+	len = s->len > HEADER_MAX ? HEADER_MAX : s->len;
+	if (bpf_skb_load_bytes(skb, s->payload, scratch->bytes, len))
+		return;
+	__u8 *b = scratch->bytes; // "HTTP/1.1 200"
+	__u32 first = !f->header, ok = b[9] == '2' && b[10] == '0' && b[11] == '0';
+	if (first && !ok)
+		n->refused++;
 	struct scan scan = {.bytes = scratch->bytes, .flow = f};
 	bpf_loop(len, scan_byte, &scan, 0);
 	f->parse_at += s->len;
 	f->header += scan.used ? scan.used : s->len;
 	if (scan.used && f->has_length) {
 		f->want = f->header + f->length;
+		len = scan.used;
+		if (first && ok && len <= HEADER_MAX && !bpf_skb_load_bytes(skb, s->payload, known->bytes, len)) {
+			known->header = len;
+			known->want = f->want;
+		}
 	} else if (scan.used || s->len > HEADER_MAX) {
 		f->want = ~0ULL;
 		n->unparsed++;

@@ -21,8 +21,8 @@ struct options {
 	__u32 mss;        // without any options
 	__u32 sack;       // offer selective acknowledgement
 	__u32 in_flight;  // leave this many bytes unacknowledged
-	__u32 granule;    // in_flight: remember a boundary after this many bytes
-	__u32 loss;       // of one packet in this many lose the first segment
+	__u32 granule;    // in_flight in a quarter of RING
+	__u32 loss;       // of one packet in this many lose the first segment; not with in_flight
 	__u32 request;    // length of the request
 	__u32 outstanding; // requests at a time, over all clients
 };
@@ -103,6 +103,13 @@ struct scratch {
 	__u8 bytes[HEADER_MAX];
 };
 
+// The header that was read last. Most are the same to the byte, until the second of their date is over.
+struct known {
+	__u64 want;
+	__u32 header;
+	__u8 bytes[HEADER_MAX] __attribute__((aligned(8)));
+};
+
 // Sizes of flows, idle and held are set to the rig's before loading.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -147,6 +154,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct known);
+} known_header SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

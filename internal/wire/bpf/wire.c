@@ -77,20 +77,21 @@ static __always_inline __u32 finish(struct flow *f, struct counters *n)
 }
 
 // acknowledge returns how far to acknowledge when some bytes are to stay in flight, which is at the end of a
-// packet, as a receiver would, because an acknowledgement of half a packet has the sender cut it.
-// The caller holds the lock.
+// packet, as a receiver would, because an acknowledgement of half a packet has the sender cut it. When
+// three quarters of the ring are taken, small packets are acknowledged together, so that the rest is enough
+// for all that is in flight. The caller holds the lock.
 static __always_inline __u32 acknowledge(struct flow *f, __u64 got)
 {
 	__u32 head = f->head, tail = f->tail, ack = f->acked;
 
-	if (got && (head == tail || f->end - f->ring[(head - 1) & (RING - 1)] >= config.granule)) {
+	if (got && (head - tail < RING * 3 / 4 || f->end - f->ring[(head - 1) & (RING - 1)] >= config.granule)) {
 		f->ring[head & (RING - 1)] = f->end;
 		f->head = ++head;
 	}
 	for (int i = 0; i < 8 && tail != head; i++) {
 		__u32 at = f->ring[tail & (RING - 1)];
 		if (after(at, ack)) {
-			if (f->end - at < config.in_flight && head - tail < RING)
+			if (f->end - at < config.in_flight)
 				break;
 			ack = at;
 		}
@@ -191,7 +192,7 @@ static __always_inline int data(struct __sk_buff *skb, struct segment *s, struct
 	if (s->len > n->largest)
 		n->largest = s->len;
 	bpf_spin_lock(&f->lock);
-	__u32 hole = f->hole, end = f->end;
+	__u32 end = f->end;
 	__u64 got = arrived(f, s, n);
 	f->got += got;
 	if (header && (!f->hole || f->end != end)) { // else it is what was lost just now
@@ -205,7 +206,7 @@ static __always_inline int data(struct __sk_buff *skb, struct segment *s, struct
 	if (f->want && f->got >= f->want) {
 		whole = 1;
 		expect(f, f->start + f->want);
-	} else if (config.in_flight && !hole && !f->hole && !f->closed) {
+	} else if (config.in_flight && !f->closed) {
 		a->ack = acknowledge(f, got);
 		silent = got && a->ack == f->acked;
 		hold = !f->held && a->ack != f->end;
@@ -237,10 +238,8 @@ int peer_in(struct __sk_buff *skb)
 
 	if (!n || !a)
 		return TC_ACT_SHOT;
-	if (parse(skb, &s)) {
-		n->stray++; // UDP, neighbour discovery
-		return TC_ACT_SHOT;
-	}
+	if (parse(skb, &s))
+		return TC_ACT_SHOT; // multicast of IPv6 above all
 	if (s.flags & SYN)
 		return opened(skb, &s, n);
 	struct flow *f = bpf_map_lookup_elem(&flows, &s.key);
@@ -309,7 +308,7 @@ static long release_one(__u32 i, struct release *r)
 static __always_inline void tick(struct __sk_buff *skb, struct counters *n)
 {
 	struct release r = {.skb = skb, .counters = n, .tick = __sync_fetch_and_add(&ticks, 1) + 1};
-	bpf_csum_level(skb, BPF_CSUM_LEVEL_INC); // what emit makes of it needs no checksum
+	bpf_csum_level(skb, BPF_CSUM_LEVEL_INC);
 	bpf_loop(TICK_MAX, release_one, &r, 0);
 }
 
@@ -333,6 +332,8 @@ int peer_out(struct __sk_buff *skb)
 	if (!a->wanted)
 		return TC_ACT_SHOT;
 	a->wanted = 0;
+	if (config.ipv6)
+		bpf_csum_level(skb, BPF_CSUM_LEVEL_INC);
 	if (a->other) {
 		struct key key = a->key, other = a->other_key;
 		__u32 seq = a->seq, ack = a->ack, flags = a->flags, silent = a->silent;
