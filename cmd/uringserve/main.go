@@ -17,8 +17,13 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// commandStatus is the exit status of a command that was run, and said itself what went wrong.
+type commandStatus int
+
+func (s commandStatus) Error() string { return fmt.Sprintf("the command's exit status is %d", int(s)) }
+
 // run executes the command line and returns the exit status: 0, 1 for a failure, 2 for a
-// mistake in the command line. An error is one line.
+// mistake in the command line, or that of a command that was run. An error is one line.
 func run(args []string) int {
 	root := &cobra.Command{
 		Use:           "uringserve",
@@ -31,12 +36,15 @@ func run(args []string) int {
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand())
+	root.AddCommand(serveCommand(), benchCommand())
 	markUsageErrors(root)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
+	}
+	if status, ok := err.(commandStatus); ok {
+		return int(status)
 	}
 	fmt.Fprintf(os.Stderr, "uringserve: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 	var usage usageError

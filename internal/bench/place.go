@@ -1,0 +1,102 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+
+	"sluice/internal/wire"
+)
+
+// Place is where bytes are sent to.
+type Place struct {
+	About
+	// Addr takes all that is sent to it, host:port.
+	Addr string
+	// Start starts a process that can reach Addr.
+	Start func(*exec.Cmd) error
+	// Doubts says what spoils the measurements taken so far, or nothing.
+	Doubts func() string
+	// Close takes the place down. No process of its may be left.
+	Close func() error
+}
+
+// self is this program, for children: also after its file was replaced.
+const self = "/proc/self/exe"
+
+// The names of the places.
+const (
+	LoopbackName = "loopback"
+	WireName     = "wire"
+	BigTCPName   = "BIG TCP wire"
+)
+
+// Loopback is a receiver on this host, on processor cpu, that reads and discards.
+func Loopback(ctx context.Context, cpu int) (*Place, error) {
+	cmd := exec.CommandContext(ctx, self, childArgs("sink", sinkJob{CPU: cpu})...)
+	isolate(cmd)
+	stdin, err := cmd.StdinPipe() // its end is the sink's
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the receiver: %w", err)
+	}
+	end := func() error {
+		stdin.Close()
+		_, _ = io.Copy(io.Discard, stdout)
+		return cmd.Wait()
+	}
+	var said answer
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	if err == nil {
+		err = errors.Join(json.Unmarshal(line, &said), said.err())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start the receiver: %w", err), end())
+	}
+	return &Place{
+		About: About{LoopbackName, "TCP to a process on this host that discards what it reads, on another processor. " +
+			"The kernel copies zero-copy sends here, so that zero-copy must look bad; files and pipes go by reference. " +
+			"The receiving half of TCP runs partly on the sender's processor and is charged to it."},
+		Addr:   said.Addr,
+		Start:  (*exec.Cmd).Start,
+		Doubts: func() string { return "" },
+		Close:  end,
+	}, nil
+}
+
+// Wire is a perfect wire; see package wire. It needs root.
+func Wire(name string, options wire.Options) (*Place, error) {
+	rig, err := wire.New(options)
+	if err != nil {
+		return nil, err
+	}
+	text := "A real TCP socket, and beyond a pair of interfaces an eBPF program as its peer, which acknowledges every packet at once and touches no payload. " +
+		"Zero-copy sends are not copied, and only the sender is measured: the acknowledging, a fixed price for each packet, runs on its processor and is in every figure alike. "
+	packet := "64 KiB"
+	if options.GSO != 0 {
+		packet = FormatSize(options.GSO)
+	}
+	return &Place{
+		About: About{name, text + "Packets are of up to " + packet + ". There is no card, and no round-trip time."},
+		Addr:  rig.Sink(),
+		Start: rig.StartCommand,
+		Doubts: func() string {
+			totals, err := rig.Totals()
+			if err != nil {
+				return err.Error()
+			}
+			return totals.Trouble()
+		},
+		Close: rig.Close,
+	}, nil
+}
