@@ -7,9 +7,9 @@ LINT = $(GO) tool -modfile=tools/go.mod staticcheck
 
 BPF2GO = $(GO) tool -modfile=../../tools/go.mod bpf2go
 
-.PHONY: test build bpf setup check unit race invariants abi fuzz-smoke sim sim-faults test-kernels bench-loopback bench-smoke clean
+.PHONY: test build bpf setup check unit race invariants abi peers fuzz-smoke sim sim-faults test-kernels bench-loopback bench-smoke clean
 
-test: setup check unit race invariants abi fuzz-smoke sim
+test: setup check unit race invariants abi peers fuzz-smoke sim bench-smoke
 	@echo "make test: everything passed"
 
 build:
@@ -39,6 +39,10 @@ invariants:
 # A second opinion on the kernel's ABI, in a module of its own; see docs/ARCHITECTURE.md.
 abi:
 	cd integration/abi && $(GO) test -ldflags=-checklinkname=0 ./...
+
+# The library peers, in a module of their own, so that the product depends on none of them.
+peers:
+	cd integration/peers && $(GO) vet ./... && $(GO) test ./...
 
 # Each fuzz target for a moment, so that none rots.
 fuzz-smoke:
@@ -73,6 +77,7 @@ bpf:
 bench-smoke: build
 	bin/uringserve bench mechanisms --rounds 1 --time 10ms --sizes 4KiB,256KiB --source hot,cold,file,disk \
 		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/mechanisms.html --json bin/mechanisms.json
+	cd integration/peers && $(GO) run . -smoke
 
 clean:
 	rm -rf bin
