@@ -209,6 +209,7 @@ func (l *loop) freeSend(op *sendOp) {
 
 // afterSend goes on with a connection after bytes left its queue.
 func (l *loop) afterSend(c *Conn) {
+	l.mayRetry() // the queues have shrunk
 	if c.state == connAborting {
 		l.stepAbort(c)
 		return
@@ -222,7 +223,6 @@ func (l *loop) afterSend(c *Conn) {
 	if c.starved {
 		c.lookForProgress()
 	}
-	l.mayRetry() // the queues have shrunk
 	l.relieve(c)
 	if c.queue.len() > 0 || c.state != connOpen {
 		c.markStep()
