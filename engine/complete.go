@@ -103,6 +103,11 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 	}
 	c.trail.settle(op.trail, o.Bytes, fate, 0)
 	accepted := int(o.Bytes)
+	f := op.file
+	if op.file = nil; f != nil { // the socket has references of its own to the pages that it took
+		f.told = 0
+		c.queue.fileRead(f, int64(accepted))
+	}
 	for _, b := range op.bufs[:op.segs] {
 		if accepted >= b.Len() {
 			accepted -= b.Len()
@@ -143,7 +148,14 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 		c.sock.Kind = l.sys.SocketFacts(c.fd).Kind // kTLS begins after the socket was adopted
 		c.sock.NoZC, c.sock.Flow = true, nil
 	case zc.Fail:
-		l.sendFailed(c, o.Err)
+		if f != nil && o.Err == syscall.EFAULT {
+			f.pages = false // a page could not be had: who reads it learns why
+		} else {
+			l.sendFailed(c, o.Err)
+		}
+	}
+	if f != nil && f.left == 0 {
+		l.fileDone(c, 0)
 	}
 	l.afterSend(c)
 }

@@ -97,6 +97,9 @@ const (
 	// sendfile hands over should still be in the processor's cache when the peer reads it: with
 	// 1 MiB a response of that size cost a third more over loopback.
 	fileChunk = 256 << 10
+	// mapLimit is the size up to which a file is mapped, to send its pages by zero-copy: its page tables take up to
+	// 1/512 of that, 128 KiB, for as long as it is open.
+	mapLimit = 64 << 20
 	// readAhead is how much of a file may be in memory and unsent: two chunks, one being sent
 	// while the next is read.
 	readAhead = 2 * fileChunk

@@ -27,6 +27,38 @@ type File struct {
 	// Their offsets and lengths are multiples of align, a power of two.
 	direct atomic.Int32
 	align  int64
+
+	mapped atomic.Pointer[mapping] // nil: not tried yet
+}
+
+// mapping is a file in the address space, for zero-copy sends to take its pages.
+type mapping struct {
+	sys kernel.System
+	mem []byte // nil: the file cannot be mapped, or is larger than mapLimit
+}
+
+func (m *mapping) end() {
+	if m != nil && m.mem != nil {
+		m.sys.UnmapFile(m.mem)
+	}
+}
+
+// pages is the file in memory, or nil. All loops that send it share one mapping, which lasts as long as the
+// File: to map it for each response would cost a quarter more.
+func (f *File) pages(sys kernel.System) []byte {
+	m := f.mapped.Load()
+	if m == nil {
+		mem, err := sys.MapFile(f.fd, mapLimit)
+		if err != nil {
+			mem = nil // it goes another way
+		}
+		m = &mapping{sys, mem}
+		if !f.mapped.CompareAndSwap(nil, m) {
+			m.end()
+			m = f.mapped.Load()
+		}
+	}
+	return m.mem
 }
 
 // NewFile takes over f, which must be a regular file opened for reading. Of a file of 64 MiB or
@@ -63,6 +95,7 @@ func (f *File) Retain() *File {
 func (f *File) Release() {
 	switch n := f.refs.Add(-1); {
 	case n == 0:
+		f.mapped.Load().end()
 		_ = f.end() // it was only read from
 	case n < 0:
 		panic("engine: Release of a closed File")
@@ -82,12 +115,14 @@ type fileItem struct {
 	chosen bool
 	route  zc.Route
 	reason zc.Reason
+	pages  bool // its pages go by zero-copy out of the page cache: as long as that holds them
 
 	// And of the next stretch, or the one that is being read.
 	way    zc.Decision
 	held   kernel.Residency // unknown also where it makes no difference
 	direct bool             // it is read around the page cache
 	warm   int64            // up to here the file was read into the page cache for want of a buffer
+	told   int64            // up to here the page cache held it when it was last asked
 }
 
 // SendFile queues n bytes of f from off and takes over one reference to f, also when it
@@ -124,6 +159,7 @@ func (l *loop) chooseFile(c *Conn, f *fileItem) {
 	switch {
 	case ok:
 		f.route, f.reason = zc.ZeroCopy, why
+		f.pages = f.left > smallFile // smaller ones leave with their header
 	case f.left <= smallFile:
 		f.route, f.reason = zc.Copy, zc.FileTooSmall
 	default:
@@ -142,7 +178,7 @@ func (l *loop) pumpFile(c *Conn) {
 	f := c.queue.at(at).file
 	l.chooseFile(c, f)
 	first := at == 0 && !c.polling
-	if f.route == zc.Sendfile && !first {
+	if f.route == zc.Sendfile && !first || f.pages && l.pumpPages(c, f, first) {
 		return // what is before it leaves first
 	}
 	n := int(min(f.left, fileChunk))
@@ -157,6 +193,60 @@ func (l *loop) pumpFile(c *Conn) {
 	default:
 		l.warmFile(c, f, n)
 	}
+}
+
+// pumpPages takes the next step for a file whose pages go by zero-copy, the cheapest way there is: nothing is
+// read, and nothing copied. It reports false where they do not, and the rest of the file is read into the arena.
+func (l *loop) pumpPages(c *Conn, f *fileItem, first bool) bool {
+	if c.sending != nil && first {
+		return true // it is under way
+	}
+	n := int(min(f.left, maxSendBytes))
+	if f.told < f.off+int64(n) {
+		if l.sys.Residency(f.f.fd, f.off, n) != kernel.Resident {
+			f.pages = false
+			return false
+		}
+		f.told = f.off + int64(n)
+	}
+	mem := f.f.pages(l.sys)
+	if f.off+int64(n) > int64(len(mem)) {
+		f.pages = false
+		return false
+	}
+	if first {
+		l.sendPages(c, f, mem[f.off:][:n])
+	}
+	return true
+}
+
+// sendPages submits a zero-copy send of file pages that are in the page cache, or has sendfile take them where
+// zero-copy does not pay any more or has no room.
+func (l *loop) sendPages(c *Conn, f *fileItem, mem []byte) {
+	d := zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory}
+	if !c.copyOnce {
+		size := [1]uint32{uint32(len(mem))}
+		d = l.cfg.Policy.Route(l.can, c.sock, size[:])
+	}
+	c.copyOnce = false
+	var op *sendOp
+	if d.Route == zc.ZeroCopy {
+		if op = l.newSend(c); op == nil {
+			return
+		}
+		if op.charge = int64(len(mem)); !l.admit(c, op) {
+			l.freeSend(op)
+			d = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget}
+		}
+	}
+	if d.Route != zc.ZeroCopy {
+		f.way = zc.Decision{Route: zc.Sendfile, Reason: d.Reason}
+		l.sendfile(c, f, min(len(mem), fileChunk))
+		return
+	}
+	op.file = f
+	c.queue.inFlight = 1
+	l.submitOp(c, op, d, uint32(len(mem)), false)
 }
 
 // decideStretch is the one place where the way of a file's next n bytes is decided, of each
@@ -370,6 +460,7 @@ func (l *loop) sendfile(c *Conn, f *fileItem, ask int) {
 		c.markLater()
 	default:
 		c.full, c.polling = true, true
+		f.told = 0 // it may be full for long
 		e := l.sqe()
 		e.PrepPoll(c.fd, pollOut)
 		e.UserData = userData(kindPoll, c.id)
@@ -384,9 +475,9 @@ func (l *loop) fileDone(c *Conn, at int) {
 	l.fileItems.put(f)
 }
 
-// sendfileFollows reports whether item i will leave by sendfile, so that what is before it
-// is held back by MSG_MORE to share its first segment.
-func (l *loop) sendfileFollows(c *Conn, i int) bool {
+// pagesFollow reports whether item i will leave as pages, by zero-copy or sendfile, so that what is
+// before it is held back by MSG_MORE to share its first segment.
+func (l *loop) pagesFollow(c *Conn, i int) bool {
 	if i >= c.queue.len() {
 		return false
 	}
@@ -395,7 +486,7 @@ func (l *loop) sendfileFollows(c *Conn, i int) bool {
 		return false
 	}
 	l.chooseFile(c, f)
-	return f.route == zc.Sendfile
+	return f.route == zc.Sendfile || f.pages
 }
 
 // fileReason is why a send of the first segments of a queue was decided as d: a copy of a file's

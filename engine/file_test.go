@@ -160,10 +160,11 @@ func TestHeaderAndFileLeaveTogether(t *testing.T) {
 		{"copy of a small file", copying, 3000, []way{{zc.Copy, zc.FileTooSmall}}, 1},
 		{"copy of more than the header's buffer has room for", copying, 20_000, []way{{zc.Copy, zc.FileTooSmall}}, 1},
 		{"copy of the largest small file", copying, smallFile, []way{{zc.Copy, zc.FileTooSmall}}, 2},
+		{"zero-copy of pages", zc.Policy{Mode: zc.Fixed, Threshold: 16 << 10}, smallFile + 1, []way{{zc.Copy, zc.FixedPolicy}, {zc.ZeroCopy, zc.FixedPolicy}}, 2},
 		{"sendfile", copying, smallFile + 1, []way{{zc.Copy, zc.PolicyOff}, {zc.Sendfile, zc.PolicyOff}}, 2},
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			if r.name == "sendfile" {
+			if len(r.sends) > 1 {
 				needsCachestat(t)
 			}
 			e := newEngine(t, Config{Policy: r.policy})
@@ -353,6 +354,29 @@ func TestSendFileRefusesNegativeRanges(t *testing.T) {
 	}
 }
 
+// Of a file that the page cache holds nothing is read into the arena: its pages leave as they are.
+func TestPagesLeaveByZeroCopyWithoutTheArena(t *testing.T) {
+	needsCachestat(t)
+	const size = 20<<20 + 17
+	e := newEngine(t, Config{Policy: everything, ArenaSize: 4 * bufreg.MaxBuffer})
+	k := connect(t, e, &handler{}, 0)
+	held := leaseAll(t, e, bufreg.MaxBuffer)
+	f := poolFile(t, size)
+	k.sendFile(f, 0, 17, size-17)
+	got := k.peer.hearAll()
+	k.peer.Close()
+	k.wantEnd(nil)
+	for _, b := range held {
+		b.Release()
+	}
+	wantDigest(t, got, 17, size-17)
+	st := e.Stats()
+	if n := st.Sends.By[zc.ZeroCopy][zc.FixedPolicy]; n.Bytes < size/2 {
+		t.Errorf("%d bytes left by zero-copy: %+v", n.Bytes, st.Sends.By[zc.Sendfile])
+	}
+	wantWays(t, st, size-17, ways{may: []way{{zc.ZeroCopy, zc.FixedPolicy}, {zc.Sendfile, zc.OverBudget}}})
+}
+
 func TestAFileGoesBySendfileWhenTheArenaIsUsedUp(t *testing.T) {
 	for _, size := range []int64{1000, 1 << 20} {
 		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
@@ -367,7 +391,11 @@ func TestAFileGoesBySendfileWhenTheArenaIsUsedUp(t *testing.T) {
 				b.Release()
 			}
 			wantDigest(t, got, 0, size)
-			wantWays(t, e.Stats(), size, ways{must: []way{{zc.Sendfile, zc.NoBuffers}}})
+			if size <= smallFile {
+				wantWays(t, e.Stats(), size, ways{must: []way{{zc.Sendfile, zc.NoBuffers}}})
+			} else { // its pages need none
+				wantWays(t, e.Stats(), size, ways{may: []way{{zc.ZeroCopy, zc.FixedPolicy}, {zc.Sendfile, zc.OverBudget}}})
+			}
 		})
 	}
 }

@@ -90,11 +90,12 @@ type sendOp struct {
 	reason zc.Reason
 	charge int64 // for the budget
 	fresh  bool
-	alone  bool   // no other send of the connection waited for its notification
-	trail  uint32 // place among the connection's decisions
-	from   uint64 // offset of its first byte in the stream
-	began  int64  // when it was submitted
-	done   int64  // when it completed
+	alone  bool      // no other send of the connection waited for its notification
+	trail  uint32    // place among the connection's decisions
+	from   uint64    // offset of its first byte in the stream
+	began  int64     // when it was submitted
+	done   int64     // when it completed
+	file   *fileItem // whose pages it sends, until the completion; segs is 0 then
 	segs   int
 	bufs   [maxSegments]bufreg.Buffer // the submitted views
 	pins   [maxSegments]bufreg.Pin
@@ -147,7 +148,7 @@ func (s *sendOps) grow() error {
 func (s *sendOps) put(op *sendOp) {
 	s.table.remove(op.id)
 	clear(op.bufs[:op.segs])
-	op.conn, op.segs = nil, 0
+	op.conn, op.file, op.segs = nil, nil, 0
 	s.idle = append(s.idle, op)
 }
 

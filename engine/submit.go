@@ -2,6 +2,7 @@ package engine
 
 import (
 	"syscall"
+	"unsafe"
 
 	"sluice/bufreg"
 	"sluice/ring"
@@ -60,14 +61,8 @@ func (l *loop) submitSend(c *Conn) {
 	if n == 0 || total < holdBack && n < q.len() && q.at(n).filling {
 		return // a file or a read comes first, or a header that leaves with what is being read
 	}
-	op, err := l.sends.get()
-	if err != nil {
-		l.abort(c, err)
-		return
-	}
+	op := l.newSend(c)
 	if op == nil {
-		c.wantSlot = true
-		c.starve()
 		return
 	}
 	d := l.route(c, sizes[:n])
@@ -82,12 +77,7 @@ func (l *loop) submitSend(c *Conn) {
 			b := q.at(i).buf
 			op.charge += int64(b.Len() / b.Refs())
 		}
-		var ok bool
-		if op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now); !ok && op.fresh && c.reads() {
-			c.pins.Drains(l.now)
-			op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now)
-		}
-		if !ok {
+		if !l.admit(c, op) {
 			d, want = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget, Segments: n}, uint32(total)
 		}
 	}
@@ -95,21 +85,50 @@ func (l *loop) submitSend(c *Conn) {
 		op.bufs[i] = q.at(i).buf
 		op.pins[i] = l.cache.Pin(op.bufs[i])
 	}
-	op.conn, op.segs, op.reason = c, d.Segments, d.Reason
+	op.segs, q.inFlight = d.Segments, d.Segments
+	l.submitOp(c, op, d, want, d.More || d.Segments == n && l.pagesFollow(c, n))
+}
+
+// newSend returns an op, or nil where the connection waits for one or has been aborted.
+func (l *loop) newSend(c *Conn) *sendOp {
+	op, err := l.sends.get()
+	switch {
+	case err != nil:
+		l.abort(c, err)
+	case op == nil:
+		c.wantSlot = true
+		c.starve()
+	}
+	return op
+}
+
+// admit charges an op to the budget, if there is room.
+func (l *loop) admit(c *Conn, op *sendOp) (ok bool) {
+	if op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now); !ok && op.fresh && c.reads() {
+		c.pins.Drains(l.now)
+		op.fresh, ok = l.budget.Admit(&c.pins, op.charge, l.now)
+	}
+	return ok
+}
+
+// submitOp submits a send of want bytes, whose memory is the op's or its file's. more says that what follows it
+// in the stream does so at once.
+func (l *loop) submitOp(c *Conn, op *sendOp, d zc.Decision, want uint32, more bool) {
+	op.conn, op.reason = c, d.Reason
 	op.began, op.from, op.alone = l.now, c.accepted, c.notifying == 0
 	op.trail = c.note(d.Route, d.Reason, want)
 	op.Submit(d.Route, want)
-	q.inFlight, c.sending = d.Segments, op
+	c.sending = op
 	l.heavy += int(want)
 
 	flags := uint32(msgNoSignal)
 	if only, _ := c.sock.CopyOnly(); !only {
 		flags |= msgWaitAll // kTLS refuses it; without it a send may be short
 	}
-	if d.More || d.Segments == n && l.sendfileFollows(c, n) {
+	if more {
 		flags |= msgMore
 	}
-	if d.Route == zc.ZeroCopy && flags&msgMore == 0 {
+	if d.Route == zc.ZeroCopy && !more {
 		if c.linked += int(want); c.linked >= maxLinked {
 			c.linked = 0
 			flags |= msgEOR
@@ -135,6 +154,12 @@ func (l *loop) route(c *Conn, sizes []uint32) zc.Decision {
 // prepSend writes the submission entry.
 func (l *loop) prepSend(op *sendOp, fd int, flags uint32) {
 	e := l.sqe()
+	e.UserData = userData(kindSend, op.id)
+	if f := op.file; f != nil {
+		mem := f.f.pages(l.sys)
+		e.PrepSendZC(fd, uintptr(unsafe.Pointer(&mem[f.off])), op.Want, flags, l.usage)
+		return
+	}
 	first := op.bufs[0]
 	if op.segs > 1 {
 		op.msg.Reset()
@@ -154,7 +179,6 @@ func (l *loop) prepSend(op *sendOp, fd int, flags uint32) {
 		e.PrepSendMsgZC(fd, op.msg.Addr(), flags, l.usage)
 		e.FixedBuffer(first.Index())
 	}
-	e.UserData = userData(kindSend, op.id)
 }
 
 // sqe returns a submission entry. When the queue is full it submits what is there; when the

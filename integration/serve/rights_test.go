@@ -102,6 +102,20 @@ func TestTheDefaultArenaFitsTheLockedMemoryLimit(t *testing.T) {
 	}
 }
 
+// A zero-copy send of file pages is charged to the limit until its notification, though the arena is not
+// any more: where that is too much, sendfile takes the pages.
+func TestFilesGoBySendfileWhereTheirPagesMayNotBeLocked(t *testing.T) {
+	s := startAs(t, rights{Memlock: 1280 << 10}, "--zc-threshold", "1", "--arena", "1MiB", "--loops", "1")
+	c := newClient(t, s)
+	c.want("big", "mid", "one")
+	c.close()
+	got := s.stop()
+	if got.sendfile.bytes < bigSize/2 || got.failed != 0 || got.undelivered != 0 {
+		t.Errorf("%+v", got)
+	}
+	accounted(t, got, c.received.Load(), 1)
+}
+
 func TestForbiddenIOUringIsNamedWithTheWayOut(t *testing.T) {
 	refused(t, rights{NoIOUring: true}, 1, []string{"io_uring is forbidden", "kernel.io_uring_disabled", "seccomp"}, "serve", "--listen", "127.0.0.1:0", dir)
 }

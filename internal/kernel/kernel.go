@@ -43,7 +43,7 @@ type BufRing interface {
 }
 
 // System makes rings and does what the engine does to sockets without one. All calls but
-// Wake belong to the thread of the loop that they are for. Descriptors are numbers that
+// Wake and UnmapFile belong to the thread of the loop that they are for. Descriptors are numbers that
 // Ring's requests take.
 type System interface {
 	// Now is the time.
@@ -71,6 +71,13 @@ type System interface {
 	ResetOnClose(fd int)
 	// Residency tells, without waiting, whether the page cache holds n bytes of a file from off.
 	Residency(fd int, off int64, n int) Residency
+	// MapFile maps a file of at most the given size, whole, so that zero-copy sends can take its pages
+	// out of the page cache. Nobody looks at the memory: what is not in the page cache would be waited
+	// for, and what the file no longer has would be a SIGBUS; a send of that fails with EFAULT instead.
+	MapFile(fd int, most int64) ([]byte, error)
+	// UnmapFile ends a mapping. No send of it may be without its completion; pages that the socket
+	// has taken are the socket's. Any goroutine may call it.
+	UnmapFile(mem []byte)
 	// Sendfile sends up to n bytes of file in from off, without waiting for the socket. It waits
 	// for the disk when the page cache does not hold them: Residency is asked first.
 	Sendfile(out, in int, off int64, n int) (int, syscall.Errno)

@@ -91,6 +91,21 @@ func (Running) ResetOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
+// MapFile is mmap(2), shared and only readable. Page tables come with the first send of each page.
+func (Running) MapFile(fd int, most int64) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Size == 0 || st.Size > most {
+		return nil, unix.EFBIG
+	}
+	return unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ, unix.MAP_SHARED)
+}
+
+// UnmapFile is munmap(2).
+func (Running) UnmapFile(mem []byte) { _ = unix.Munmap(mem) }
+
 // Sendfile is sendfile(2). The Go scheduler is not told of it: to be told of calls that take
 // longer than 20 µs costs a tenth of a sender's time, and from the page cache to a non-blocking
 // socket it waits for nothing. A page that was evicted since Residency is waited for.

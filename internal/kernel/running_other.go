@@ -52,6 +52,12 @@ func (Running) ResetOnClose(int) {}
 // Residency does not know.
 func (Running) Residency(int, int64, int) Residency { return ResidencyUnknown }
 
+// MapFile fails.
+func (Running) MapFile(int, int64) ([]byte, error) { return nil, ring.ErrUnsupported }
+
+// UnmapFile does nothing.
+func (Running) UnmapFile([]byte) {}
+
 // Sendfile fails.
 func (Running) Sendfile(int, int, int64, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 

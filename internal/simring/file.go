@@ -2,6 +2,7 @@ package simring
 
 import (
 	"syscall"
+	"unsafe"
 
 	"sluice/ring"
 )
@@ -13,6 +14,9 @@ type file struct {
 	seed  byte
 	size  int64
 	cache *pageCache
+
+	mapped []byte // the file in memory, while the engine has it mapped
+	users  int    // sends of that which have not completed
 
 	twin    int   // the descriptor for reads around the page cache, or -1
 	direct  bool  // this is it
@@ -37,8 +41,50 @@ func (w *World) CloseFile(fd int) {
 		w.fail("close of descriptor %d, which is no open file", fd)
 		return
 	}
+	if f.mapped != nil {
+		w.fail("close of descriptor %d, whose file is still mapped", fd)
+	}
 	delete(w.fds, f.twin)
 	delete(w.fds, fd)
+}
+
+// MapFile gives the engine a file in memory. Some cannot be mapped.
+func (w *World) MapFile(fd int, most int64) ([]byte, error) {
+	f, ok := w.fds[fd].(*file)
+	if !ok || f.direct || f.mapped != nil {
+		w.fail("mapping of descriptor %d, which is no open file, or mapped", fd)
+		return nil, syscall.EBADF
+	}
+	if f.size == 0 || f.size > most || w.Intn(4) == 3 {
+		return nil, syscall.ENODEV
+	}
+	f.mapped = f.bytes(0, int(f.size))
+	return f.mapped, nil
+}
+
+// UnmapFile takes it away.
+func (w *World) UnmapFile(mem []byte) {
+	f, _ := w.mappedAt(uint64(uintptr(unsafe.Pointer(&mem[0]))))
+	switch {
+	case f == nil:
+		w.fail("end of a mapping that is none")
+		return
+	case f.users > 0:
+		w.fail("end of a mapping of which %d sends have not completed", f.users)
+	}
+	f.mapped = nil
+}
+
+// mappedAt is the file that is mapped where addr points, and the offset there.
+func (w *World) mappedAt(addr uint64) (*file, int64) {
+	for _, x := range w.fds {
+		if f, ok := x.(*file); ok && len(f.mapped) > 0 {
+			if low := uint64(uintptr(unsafe.Pointer(&f.mapped[0]))); addr >= low && addr < low+uint64(len(f.mapped)) {
+				return f, int64(addr - low)
+			}
+		}
+	}
+	return nil, 0
 }
 
 // Truncated reports whether an open file has fewer bytes than size.

@@ -136,6 +136,8 @@ func (s *session) ended(err error) {
 		s.m.failf("connection %d was aborted, by nobody", k.FD)
 	case errors.Is(err, syscall.EINVAL):
 		s.m.failf("connection %d failed with %v: a file system that refuses a way of reading has another", k.FD, err)
+	case errors.Is(err, syscall.EFAULT):
+		s.m.failf("connection %d failed with %v: a page that cannot be had can be read", k.FD, err)
 	case errors.Is(err, engine.ErrFileTruncated) && !s.short:
 		s.m.failf("connection %d was ended for a short file, and had none", k.FD)
 	}

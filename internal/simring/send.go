@@ -20,6 +20,7 @@ type send struct {
 	q        *request
 	sock     *Socket
 	zc       bool
+	file     *file // whose pages it sends, not memory of the engine
 	waitAll  bool
 	vec      [][]byte // the engine's memory
 	want     []byte   // what it held at submission
@@ -69,8 +70,10 @@ func (r *Ring) startSend(q *request) {
 	}
 	o := &send{q: q, sock: s, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
 	payload := memory // a copy may be of private memory
-	if o.zc {
+	if o.zc && e.IoPrio&ring.RecvSendFixedBuf != 0 {
 		payload = r.registered
+	} else if o.zc {
+		payload = o.filePages
 	}
 	if e.Opcode == ring.OpSend || e.Opcode == ring.OpSendZC {
 		o.vec = [][]byte{payload(e.Addr, int(e.Len))}
@@ -106,6 +109,8 @@ func (r *Ring) startSend(q *request) {
 		q.endSend(syscall.EPIPE)
 	case o.zc && s.noZC:
 		q.endSend(syscall.EOPNOTSUPP)
+	case o.file != nil && w.odds(w.Faults.BadPage):
+		q.endSend(syscall.EFAULT)
 	case o.zc && w.odds(w.Faults.NoMemory):
 		q.endSend([]syscall.Errno{syscall.ENOBUFS, syscall.ENOMEM}[w.Intn(2)])
 	case w.odds(w.Faults.SendError):
@@ -114,6 +119,22 @@ func (r *Ring) startSend(q *request) {
 		s.sending = q
 		s.pumpSend()
 	}
+}
+
+// filePages is memory that is a mapped file, of which the page cache must be known to hold those pages.
+func (o *send) filePages(addr uint64, n int) []byte {
+	w := o.q.r.w
+	f, off := w.mappedAt(addr)
+	switch {
+	case f == nil || off+int64(n) > f.size:
+		w.fail("zero-copy send of %d bytes that are neither registered nor of a mapped file", n)
+		return make([]byte, n)
+	case !all(span(f.cache.seen, off, int64(n))):
+		w.fail("zero-copy send of %d bytes of a file from %d without knowing that the page cache holds them: the loop would wait for the disk", n, off)
+	}
+	o.file = f
+	f.users++
+	return f.mapped[off:][:n]
 }
 
 // pumpSend accepts what there is room for.
@@ -161,6 +182,9 @@ func (q *request) endSend(errno syscall.Errno) {
 	}
 	q.r.end(q)
 	o.done = true
+	if o.file != nil {
+		o.file.users--
+	}
 	if o.accepted == 0 {
 		o.check(0, len(o.want), "before the completion")
 	}

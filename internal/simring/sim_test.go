@@ -64,7 +64,7 @@ func newSim(c *simring.Choices) (*sim, error) {
 		f = simring.Faults{
 			ShortSend: pick(), SendError: 10 * pick(), NoMemory: pick(), FalseCopied: pick(), LateNotify: pick(), Batched: pick(),
 			Stray: pick(), Enter: pick(), LateWake: pick(), LateCancel: pick(), NoRecvBuffer: pick(), MultishotEnd: pick(),
-			Accept: pick(), ShortRead: pick(), ReadError: 10 * pick(), Truncated: 3 * pick(), PollSpurious: pick(),
+			Accept: pick(), ShortRead: pick(), ReadError: 10 * pick(), Truncated: 3 * pick(), BadPage: pick(), PollSpurious: pick(),
 			NoZeroCopy: pick(), Joined: pick(), Reordered: pick(),
 		}
 	}

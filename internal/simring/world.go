@@ -29,6 +29,7 @@ type Faults struct {
 	Accept       int // an accept fails: EMFILE, ECONNABORTED
 	ShortRead    int // a file read returns fewer bytes, EAGAIN or EINTR
 	ReadError    int // a file read fails
+	BadPage      int // a page of a mapped file cannot be had
 	Truncated    int // a file is shorter than announced
 	PollSpurious int // a poll completes though the socket is not writable
 	NoZeroCopy   int // a socket takes no zero-copy sends
