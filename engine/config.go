@@ -38,8 +38,8 @@ type Config struct {
 	// means 1 MiB: enough for the socket to stay busy between two turns.
 	HighWater int
 	// MaxPinned limits the bytes that zero-copy sends pin until the peer has taken them, for
-	// all loops together; each has an equal part. What goes beyond it is copied. Zero means three
-	// quarters of the arena.
+	// all loops together; each has an equal part. What goes beyond it is copied, or sent by sendfile if it is
+	// a file's. Zero means three quarters of the arena.
 	MaxPinned int
 	// DemoteAfter is how long a connection may hold up the release of memory that it shares
 	// with others: fan-outs. When its peer has taken nothing for so long, what it has queued

@@ -126,8 +126,8 @@ type fileItem struct {
 }
 
 // SendFile queues n bytes of f from off and takes over one reference to f, also when it
-// fails. They leave by zero-copy from registered memory or by sendfile(2), whichever suits
-// the connection, and never pass through the Go heap; no loop waits for a disk. What was picked,
+// fails. They leave by zero-copy, out of the page cache or from registered memory, or by sendfile(2), whichever
+// suits the connection, and never pass through the Go heap; no loop waits for a disk. What was picked,
 // for each stretch, Stats.Sends counts by route and reason. A file that turns out to be shorter
 // ends the connection with ErrFileTruncated.
 //

@@ -8,8 +8,8 @@ type Route uint8
 const (
 	// Copy is SEND or SENDMSG: the kernel copies the bytes, the buffer is free at the completion.
 	Copy Route = iota
-	// ZeroCopy is SEND_ZC or SENDMSG_ZC from registered memory: the kernel reads the bytes
-	// when it transmits, the buffer is free at the notification.
+	// ZeroCopy is SEND_ZC or SENDMSG_ZC from registered memory, or of file pages in the page cache: the kernel reads
+	// the bytes when it transmits, a buffer is free at the notification.
 	ZeroCopy
 	// Sendfile is sendfile(2): page-cache pages are handed to the socket.
 	Sendfile
