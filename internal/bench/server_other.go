@@ -4,7 +4,6 @@ package bench
 
 import (
 	"context"
-	"time"
 
 	"sluice/internal/wire"
 )
