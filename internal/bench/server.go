@@ -132,7 +132,7 @@ func (p *ServerPlan) Cells(m Machine) (cells []Cell, done func(), err error) {
 					r := &serverRun{
 						Key:  Key{Subject: server.Name, Place: place.Name, Size: size, Conns: conns},
 						plan: p, server: server, file: files[size],
-						warm: max(2*p.Window, minServerWarm), window: p.Window, cpu: cpu, peer: peer, irqTime: m.IRQTime,
+						warm: max(p.Window/2, minServerWarm), window: p.Window, cpu: cpu, peer: peer, irqTime: m.IRQTime,
 					}
 					cells = append(cells, Cell{r.Key, func(ctx context.Context) (Sample, error) {
 						if _, err := r.server.find(); err != nil {
