@@ -7,7 +7,7 @@ LINT = $(GO) tool -modfile=tools/go.mod staticcheck
 
 BPF2GO = $(GO) tool -modfile=../../tools/go.mod bpf2go
 
-.PHONY: test build bpf setup check unit race invariants abi fuzz-smoke sim sim-faults test-kernels bench-loopback bench-smoke clean
+.PHONY: test build bpf setup check unit race invariants abi fuzz-smoke sim sim-faults test-kernels bench-smoke clean
 
 test: setup check unit race invariants abi fuzz-smoke sim
 	@echo "make test: everything passed"
@@ -58,10 +58,6 @@ test-kernels:
 	./scripts/setup kernels
 	$(GO) run ./integration/vm
 
-# uringserve beside nginx and lighttpd over loopback; see docs/MEASUREMENTS.md.
-bench-loopback: build
-	$(GO) run ./integration/loopback
-
 # The program of the wire, from internal/wire/bpf; what comes of it is committed, so that only who
 # changes it needs clang.
 bpf:
@@ -69,10 +65,12 @@ bpf:
 	cd internal/wire && $(BPF2GO) -tags linux -go-package wire -cflags "-O2 -mcpu=v3 -Wall -I/usr/include/$$(uname -m)-linux-gnu" peer bpf/wire.c
 
 # Every benchmark once and briefly, so that none rots: what fails here fails, figures mean nothing.
-# The wire needs root.
+# The wire needs root. Servers that are not on the machine are left out; ./scripts/setup bench installs them.
 bench-smoke: build
 	bin/uringserve bench mechanisms --rounds 1 --time 10ms --sizes 4KiB,256KiB --source hot,cold,file,disk \
 		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/mechanisms.html --json bin/mechanisms.json
+	bin/uringserve bench server --rounds 1 --time 50ms --sizes 1KiB,1MiB --conns 16 \
+		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/server.html --json bin/server.json
 
 clean:
 	rm -rf bin

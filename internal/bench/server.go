@@ -65,7 +65,7 @@ func ServerWire(name string, options wire.Options) (*ServerPlace, error) {
 	if options.GSO != 0 {
 		packet = FormatSize(options.GSO)
 	}
-	return &ServerPlace{About{name, "Keep-alive clients that an eBPF program simulates beyond a pair of interfaces: they acknowledge every packet at once, touch no body, and ask again when a response is complete. " +
+	return &ServerPlace{About{name, "Keep-alive clients that an eBPF program simulates beyond a pair of interfaces: they acknowledge every packet at once, touch no body, and ask again when a response is complete: at once, so that a server which goes on with a connection as long as it asks finds the next request there, and has others wait, whose times no percentile shows. " +
 		"Zero-copy sends are not copied, and only the server is measured: the clients' work, a fixed price for each packet and response, runs on its processor and is in every figure alike. " +
 		"Packets are of up to " + packet + ". There is no card, and no round-trip time."},
 		func(ctx context.Context, r *serverRun) (Sample, error) { return r.overWire(ctx, options) }}, nil

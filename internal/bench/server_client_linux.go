@@ -54,6 +54,7 @@ type load struct {
 	nothing []byte // what is discarded is not written to it
 
 	bytes, responses uint64 // headers included; complete ones
+	refused          int    // connections that ended without a response, in a row
 	times            *hdrhistogram.Histogram
 	soft             *softirqs
 }
@@ -62,6 +63,11 @@ func (j *loadJob) run() (s Sample, err error) {
 	if err := pinProcess(j.CPU); err != nil {
 		return s, err
 	}
+	return j.load()
+}
+
+// load connects the clients and measures.
+func (j *loadJob) load() (s Sample, err error) {
 	l := load{
 		loadJob: *j, request: request(j.Addr, j.Path), heads: headReader{size: j.Size}, nothing: make([]byte, sinkRead),
 		times: hdrhistogram.New(int64(time.Microsecond), int64(slowest), 3), // within 0.1 %
@@ -164,7 +170,11 @@ func (l *load) readable(i int) error {
 			if c.body || len(c.head) > 0 {
 				return c.cutShort()
 			}
-			return l.again(i) // a server may close a connection whenever nothing is under way
+			// A server may close a connection whenever nothing is under way, as far as it knows.
+			if l.refused++; l.refused > 2*l.Conns+8 {
+				return fmt.Errorf("the server closed %d connections in a row without a response", l.refused)
+			}
+			return l.again(i)
 		case errno != 0:
 			return fmt.Errorf("receive a response: %w", errno)
 		}
@@ -180,6 +190,7 @@ func (l *load) readable(i int) error {
 		}
 		if done {
 			now := time.Now()
+			l.refused = 0
 			l.responses++
 			_ = l.times.RecordValue(int64(min(now.Sub(c.asked), slowest)))
 			if c.last {
