@@ -231,5 +231,8 @@ func spreadLabels(labels []lineLabel) {
 
 // trimZeros writes a tick's value.
 func trimZeros(v float64) string {
+	if v >= 10_000 {
+		return trimZeros(v/1000) + "k"
+	}
 	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.4f", v), "0"), ".")
 }

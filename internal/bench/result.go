@@ -71,8 +71,11 @@ func (r *Result) Write(w io.Writer, spread bool) error {
 	for _, p := range r.Places {
 		fmt.Fprintf(&b, "%s: %s\n", p.Name, p.Text)
 	}
-	b.WriteString("Medians; the best of a column has a star. A GB is 10⁹ bytes.\n")
-	comparisons := r.Comparisons()
+	comparisons, along := r.Comparisons(), "column"
+	if comparisons != nil {
+		along = "line"
+	}
+	fmt.Fprintf(&b, "Medians; the best of a %s has a star. A GB is 10⁹ bytes.\n", along)
 	for _, c := range comparisons {
 		b.WriteByte('\n')
 		c.write(&b, spread)

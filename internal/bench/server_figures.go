@@ -33,6 +33,7 @@ var ResponseTimes = []Metric{
 type Comparison struct {
 	Place   string
 	Title   string
+	Note    string
 	Metric  Metric
 	Servers []string // that have figures
 	Lines   []ComparisonLine
@@ -135,6 +136,7 @@ func (r *Result) Comparisons() (all []Comparison) {
 		for i, m := range []Metric{ResponsesPerSecond, CPUPerResponse, ResponseTimes[1], MemoryUsed} {
 			c := r.comparison(p.Name, m)
 			if i == 0 {
+				c.Note = "A line for each size of body and number of connections; its last column is " + Ours + " over the best of the others"
 				c.Findings = r.paces(p.Name)
 			} else {
 				c.Missing = nil // told above
@@ -145,12 +147,18 @@ func (r *Result) Comparisons() (all []Comparison) {
 	return all
 }
 
+// ofBestOther heads the column of [ComparisonLine].Ratio.
+const ofBestOther = "of best other"
+
 func (c Comparison) write(b *strings.Builder, spread bool) {
 	fmt.Fprintf(b, "%s\n", c.Title)
+	if c.Note != "" {
+		fmt.Fprintf(b, "%s.\n", c.Note)
+	}
 	head := append([]string{c.Metric.Unit}, c.Servers...)
 	ratio := slices.ContainsFunc(c.Lines, func(l ComparisonLine) bool { return l.Ratio > 0 })
 	if ratio {
-		head = append(head, Ours+" over the best other")
+		head = append(head, ofBestOther)
 	}
 	lines := [][]string{head}
 	var reasons []string
@@ -219,6 +227,10 @@ func (r *Result) serverFigures() (figures []Figure) {
 		at := fmt.Sprintf("%d connections", usual)
 		add := func(t Table, title, note, x string, log bool) {
 			t.Title, t.Note = title, note
+			t.Rows = slices.DeleteFunc(t.Rows, func(r Row) bool { return r.Reason() != "" }) // the comparisons tell of them
+			if len(t.Rows) == 0 {
+				return
+			}
 			figures = append(figures, Figure{Table: t, Place: p.Name, XLabel: x, LogY: log})
 		}
 		for _, size := range sizes {

@@ -275,7 +275,7 @@ func TestTextAndPageOfServers(t *testing.T) {
 	if err := r.Write(&b, true); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"wire: responses a second", "uringserve over the best other", "*35000 (30000–40000)", "2.33", "darkhttpd: not measured: darkhttpd is not on this machine: install darkhttpd"} {
+	for _, want := range []string{"wire: responses a second", "uringserve over the best of the others", "the best of a line", "*35000 (30000–40000)", "2.33", "darkhttpd: not measured: darkhttpd is not on this machine: install darkhttpd"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the text lacks %q:\n%s", want, b.String())
 		}
