@@ -18,38 +18,37 @@ var headEnd = []byte("\r\n\r\n")
 type headReader struct {
 	size int // of the body
 	// known is the last header, which the next one mostly is too: its date changes once a second.
-	known  []byte
-	closes bool // it says that the connection ends
+	known []byte
 }
 
-// read looks at the beginning of a response. n is the length of its header; 0: there is more to come. closes
-// says that the server will close the connection behind the body.
-func (r *headReader) read(b []byte) (n int, closes bool, err error) {
+// read looks at the beginning of a response. n is the length of its header; 0: there is more to come. Whether the
+// server means to close the connection is not asked: it is seen soon enough.
+func (r *headReader) read(b []byte) (n int, err error) {
 	if len(r.known) > 0 && bytes.HasPrefix(b, r.known) {
-		return len(r.known), r.closes, nil
+		return len(r.known), nil
 	}
 	n = bytes.Index(b, headEnd) + len(headEnd)
 	if n < len(headEnd) {
 		if len(b) >= maxHead {
-			return 0, false, fmt.Errorf("a response's header does not end within %d bytes", maxHead)
+			return 0, fmt.Errorf("a response's header does not end within %d bytes", maxHead)
 		}
-		return 0, false, nil
+		return 0, nil
 	}
 	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b[:n])), nil)
 	switch {
 	case err != nil:
-		return 0, false, fmt.Errorf("a response's header: %w", err)
+		return 0, fmt.Errorf("a response's header: %w", err)
 	case response.StatusCode != http.StatusOK:
-		return 0, false, fmt.Errorf("a response says %s", response.Status)
+		return 0, fmt.Errorf("a response says %s", response.Status)
 	case len(response.TransferEncoding) > 0:
-		return 0, false, errors.New("a response comes in chunks")
+		return 0, errors.New("a response comes in chunks")
 	case response.ContentLength < 0:
-		return 0, false, errors.New("a response has no Content-Length")
+		return 0, errors.New("a response has no Content-Length")
 	case response.ContentLength != int64(r.size):
-		return 0, false, fmt.Errorf("a response of %d bytes, not %d", response.ContentLength, r.size)
+		return 0, fmt.Errorf("a response of %d bytes, not %d", response.ContentLength, r.size)
 	}
-	r.known, r.closes = append(r.known[:0], b[:n]...), response.Close
-	return n, r.closes, nil
+	r.known = append(r.known[:0], b[:n]...)
+	return n, nil
 }
 
 // request is what a client sends.
@@ -62,7 +61,6 @@ type response struct {
 	head []byte // of the header, as long as it is not whole
 	left int    // bytes of the body to come
 	body bool   // the header is whole
-	last bool   // the server closes the connection behind it
 }
 
 // errTooLong is a body that goes on behind its length.
@@ -75,7 +73,7 @@ func (p *response) began(r *headReader, b []byte) (done bool, err error) {
 		p.head = append(p.head, b...)
 		b = p.head
 	}
-	n, last, err := r.read(b)
+	n, err := r.read(b)
 	if err != nil {
 		return false, err
 	}
@@ -85,7 +83,7 @@ func (p *response) began(r *headReader, b []byte) (done bool, err error) {
 		}
 		return false, nil
 	}
-	p.body, p.last, p.left = true, last, r.size
+	p.body, p.left = true, r.size
 	p.head = p.head[:0]
 	return p.went(len(b) - n)
 }

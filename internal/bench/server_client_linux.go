@@ -193,9 +193,6 @@ func (l *load) readable(i int) error {
 			l.refused = 0
 			l.responses++
 			_ = l.times.RecordValue(int64(min(now.Sub(c.asked), slowest)))
-			if c.last {
-				return l.again(i)
-			}
 			return l.ask(c, now)
 		}
 		if !c.body || n < len(b) {

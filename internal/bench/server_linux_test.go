@@ -5,6 +5,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +82,38 @@ func TestClientsMeasureAServer(t *testing.T) {
 	}
 }
 
+func TestTheWarmUpIsNotMeasured(t *testing.T) {
+	const slow = 300 * time.Millisecond
+	addr := answering(t, false, fiveBytes+"hello")
+	slowly, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slowly.Close()
+	go func() { // in front of the server, it holds the first request back
+		c, err := slowly.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		behind, err := net.Dial("tcp", addr)
+		if err != nil {
+			return
+		}
+		defer behind.Close()
+		time.Sleep(slow)
+		go io.Copy(c, behind)
+		io.Copy(behind, c)
+	}()
+	s, err := ask(slowly.Addr().String(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Times.P999 >= slow.Seconds() {
+		t.Errorf("the first response, which took %v, is in the times: %+v", slow, s.Times)
+	}
+}
+
 func TestClientsSayWhatAServerDidWrong(t *testing.T) {
 	for name, c := range map[string]struct {
 		want   string
@@ -128,5 +163,26 @@ func TestAServerThatEndsAtOnceIsQuoted(t *testing.T) {
 	at := site{Host: "127.0.0.1", Port: 1, State: t.TempDir()}
 	if _, err := s.start(t.Context(), at, AllowedCPUs()[0], here); err == nil || !strings.Contains(err.Error(), "exit status 3: no such option") {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestAProcessStartsOnItsProcessorAlone(t *testing.T) {
+	cpus := AllowedCPUs()
+	for _, cpu := range cpus {
+		var out strings.Builder
+		cmd := exec.Command("cat", "/proc/self/status")
+		cmd.Stdout = &out
+		if err := on(cpu, cmd.Start); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if allowed := procField([]byte(out.String()), "Cpus_allowed_list"); allowed != strconv.Itoa(cpu) {
+			t.Errorf("started on processor %d it may use %s", cpu, allowed)
+		}
+	}
+	if now := AllowedCPUs(); !slices.Equal(now, cpus) {
+		t.Errorf("this thread may use %v, no longer %v", now, cpus)
 	}
 }

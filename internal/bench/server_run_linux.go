@@ -183,7 +183,7 @@ func fetch(c net.Conn, path string, file servedFile) (head int, err error) {
 			return 0, fmt.Errorf("a response's header: %w", err)
 		}
 		begin = append(begin, chunk[:n]...)
-		if head, _, err = heads.read(begin); err != nil {
+		if head, err = heads.read(begin); err != nil {
 			return 0, err
 		}
 	}
