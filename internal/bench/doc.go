@@ -10,7 +10,8 @@
 // doubt. [Pivot] makes tables of it, which leave as text, JSON or HTML.
 //
 // What is measured runs in a process of its own, this program executed once more ([Child]):
-// so each mechanism's CPU time, memory and namespace are its own, and what it leaks ends with it.
+// so each mechanism's CPU time, memory and namespace are its own, and what it leaks ends with it. So is
+// each [Server], and the clients that load it over loopback.
 //
 // # Places
 //
