@@ -27,8 +27,12 @@ type Band struct {
 
 // Figures are what the run shows, in the order of its outcomes, one place after the other.
 func (r *Result) Figures() (figures []Figure) {
+	of := r.mechanismFigures
+	if r.Part == "calibrate" {
+		of = r.calibrateFigures
+	}
 	for _, p := range r.Places {
-		for _, f := range r.mechanismFigures() {
+		for _, f := range of() {
 			if f.Place == p.Name {
 				figures = append(figures, f)
 			}

@@ -35,9 +35,9 @@ const (
 	BigTCPName   = "BIG TCP wire"
 )
 
-// Loopback is a receiver on this host, on processor cpu, that reads and discards.
-func Loopback(ctx context.Context, cpu int) (*Place, error) {
-	cmd := exec.CommandContext(ctx, self, childArgs("sink", sinkJob{CPU: cpu})...)
+// Loopback is a receiver on this host, on these processors, that reads and discards.
+func Loopback(ctx context.Context, cpus ...int) (*Place, error) {
+	cmd := exec.CommandContext(ctx, self, childArgs("sink", sinkJob{CPUs: cpus})...)
 	isolate(cmd)
 	stdin, err := cmd.StdinPipe() // its end is the sink's
 	if err != nil {

@@ -39,7 +39,10 @@ type drawn struct {
 }
 
 // titles of the parts' pages.
-var titles = map[string]string{"mechanisms": "What it costs to push bytes out of this machine"}
+var titles = map[string]string{
+	"mechanisms": "What it costs to push bytes out of this machine",
+	"calibrate":  "Where zero-copy pays on this machine",
+}
 
 // WriteReport writes a page that needs nothing else.
 func (r *Result) WriteReport(name string) error {
