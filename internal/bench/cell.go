@@ -68,6 +68,18 @@ type Sample struct {
 	ZeroCopied uint64 `json:"zeroCopied,omitempty"`
 	Copied     uint64 `json:"copied,omitempty"`
 	Allocs     uint64 `json:"allocs,omitempty"` // objects on the Go heap
+	// Responses counts those of a server, and the parts of those that the ends of the window cut.
+	Responses float64 `json:"responses,omitempty"`
+	Times     *Times  `json:"times,omitempty"`
+	Memory    uint64  `json:"memory,omitempty"` // resident bytes of a server
+}
+
+// Times are percentiles of the times from a request to the end of its response, in seconds, of those that
+// ended in the window.
+type Times struct {
+	P50  float64 `json:"p50"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p999"`
 }
 
 // Metric is a number of interest in a sample.

@@ -103,6 +103,19 @@ func Child(args []string, stdin io.Reader, stdout io.Writer) error {
 		}
 		_, err = io.Copy(io.Discard, stdin) // the parent's end is ours
 		return err
+	case "load":
+		var j loadJob
+		if err := json.Unmarshal([]byte(args[1]), &j); err != nil {
+			return err
+		}
+		s, err := j.run()
+		return say(answer{Sample: &s}, err)
+	case "fileserver":
+		var j fileServerJob
+		if err := json.Unmarshal([]byte(args[1]), &j); err != nil {
+			return err
+		}
+		return j.run()
 	}
 	return fmt.Errorf("bench child: no work is called %s", args[0])
 }

@@ -28,7 +28,10 @@ type Band struct {
 // Figures are what the run shows, in the order of its outcomes, one place after the other.
 func (r *Result) Figures() (figures []Figure) {
 	of := r.mechanismFigures
-	if r.Part == "calibrate" {
+	switch r.Part {
+	case "server":
+		of = r.serverFigures
+	case "calibrate":
 		of = r.calibrateFigures
 	}
 	for _, p := range r.Places {

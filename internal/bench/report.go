@@ -23,13 +23,15 @@ type page struct {
 	Sections []section
 	Missing  []absent
 	Styles   map[string]style
-	Copies   map[string]string
+	Copies   map[string]string // empty: of no subject it is known
+	Intro    string
 }
 
 // section is a place with its figures.
 type section struct {
 	About
-	Figures []drawn
+	Comparisons []Comparison
+	Figures     []drawn
 }
 
 type drawn struct {
@@ -42,6 +44,14 @@ type drawn struct {
 var titles = map[string]string{
 	"mechanisms": "What it costs to push bytes out of this machine",
 	"calibrate":  "Where zero-copy pays on this machine",
+	"server":     "uringserve beside the web servers of this machine",
+}
+
+// intros say what is to be seen on the parts' pages.
+var intros = map[string]string{
+	"mechanisms": "Less is better everywhere: processor seconds, of user and kernel, to send a gigabyte (10⁹ bytes).",
+	"calibrate":  "Less is better everywhere: processor seconds, of user and kernel, to send a gigabyte (10⁹ bytes).",
+	"server":     "Each server has one processor to itself, and its load comes from another one.",
 }
 
 // WriteReport writes a page that needs nothing else.
@@ -58,12 +68,20 @@ func (r *Result) WriteReport(name string) error {
 }
 
 func (r *Result) page() page {
-	p := page{Result: r, Title: titles[r.Part], Styles: styles(r.Subjects), Copies: map[string]string{}}
+	p := page{Result: r, Title: titles[r.Part], Intro: intros[r.Part], Styles: styles(r.Subjects), Copies: map[string]string{}}
 	for _, s := range r.Subjects {
-		p.Copies[s.Name] = s.Copies
+		if s.Copies != "" {
+			p.Copies[s.Name] = s.Copies
+		}
 	}
 	for _, about := range r.Places {
-		p.Sections = append(p.Sections, section{About: about})
+		s := section{About: about}
+		for _, c := range r.Comparisons() {
+			if c.Place == about.Name {
+				s.Comparisons = append(s.Comparisons, c)
+			}
+		}
+		p.Sections = append(p.Sections, s)
 	}
 	figures := r.Figures()
 	p.Missing = missing(figures)

@@ -72,7 +72,15 @@ func (r *Result) Write(w io.Writer, spread bool) error {
 		fmt.Fprintf(&b, "%s: %s\n", p.Name, p.Text)
 	}
 	b.WriteString("Medians; the best of a column has a star. A GB is 10⁹ bytes.\n")
+	comparisons := r.Comparisons()
+	for _, c := range comparisons {
+		b.WriteByte('\n')
+		c.write(&b, spread)
+	}
 	figures := r.Figures()
+	if comparisons != nil {
+		figures = nil // they are of the same, for the page
+	}
 	for _, f := range figures {
 		if f.Reason() != "" {
 			continue

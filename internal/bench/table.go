@@ -49,17 +49,7 @@ func Pivot(outcomes []Outcome, m Metric, row, column func(Key) string) Table {
 			at[name] = i
 			t.Rows = append(t.Rows, Row{name, make([]Entry, len(t.Columns))})
 		}
-		e := &t.Rows[i].Entries[slices.Index(t.Columns, column(o.Key))]
-		switch {
-		case len(o.Samples) > 0:
-			*e = Entry{Spread: o.Spread(m), Have: true}
-		case o.Refused != "":
-			e.Why = o.Refused
-		case o.Error != "":
-			e.Why = "failed: " + o.Error
-		default:
-			e.Why = "interrupted before its first sample"
-		}
+		t.Rows[i].Entries[slices.Index(t.Columns, column(o.Key))] = entry(&o, m)
 	}
 	for c := range t.Columns {
 		best := -1
@@ -73,6 +63,19 @@ func Pivot(outcomes []Outcome, m Metric, row, column func(Key) string) Table {
 		}
 	}
 	return t
+}
+
+// entry is what an outcome says of a metric.
+func entry(o *Outcome, m Metric) Entry {
+	switch {
+	case len(o.Samples) > 0:
+		return Entry{Spread: o.Spread(m), Have: true}
+	case o.Refused != "":
+		return Entry{Why: o.Refused}
+	case o.Error != "":
+		return Entry{Why: "failed: " + o.Error}
+	}
+	return Entry{Why: "interrupted before its first sample"}
 }
 
 // Reason is why a row has no figures at all, or "".
