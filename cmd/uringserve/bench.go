@@ -30,7 +30,7 @@ when it was busy.`,
 		Use: "child", Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error { return bench.Child(args, os.Stdin, os.Stdout) },
 	}
-	cmd.AddCommand(new(mechanismFlags).command(), new(serverFlags).command(), new(calibrateFlags).command(), benchWireCommand(), child)
+	cmd.AddCommand(new(mechanismFlags).command(), new(serverFlags).command(), new(calibrateFlags).command(), new(scaleFlags).command(), benchWireCommand(), child)
 	return cmd
 }
 

@@ -103,6 +103,17 @@ func Child(args []string, stdin io.Reader, stdout io.Writer) error {
 		}
 		_, err = io.Copy(io.Discard, stdin) // the parent's end is ours
 		return err
+	case "idle":
+		var j idleJob
+		if err := json.Unmarshal([]byte(args[1]), &j); err != nil {
+			return err
+		}
+		held, err := j.connect()
+		if err := say(answer{}, err); err != nil || held == nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, stdin) // the parent's end is ours
+		return err
 	case "load":
 		var j loadJob
 		if err := json.Unmarshal([]byte(args[1]), &j); err != nil {

@@ -33,6 +33,8 @@ func (r *Result) Figures() (figures []Figure) {
 		of = r.serverFigures
 	case "calibrate":
 		of = r.calibrateFigures
+	case "scale":
+		of = r.scaleFigures
 	}
 	for _, p := range r.Places {
 		for _, f := range of() {

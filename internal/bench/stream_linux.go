@@ -110,14 +110,16 @@ func (t *streaming) sample(eng *engine.Engine) Sample {
 	soft := newSoftirqs(t.CPUs, t.IRQTime)
 	time.Sleep(t.Warm)
 	before := eng.Stats().Sends
+	// Heap objects to the last one: what runtime/metrics counts leaves out those of the processors' caches. What looking
+	// itself allocates is outside.
 	var ms runtime.MemStats
-	// Of all heap objects, to the last one: what runtime/metrics says leaves out those in the processors' caches.
+	begin := t.look(soft)
 	runtime.ReadMemStats(&ms)
-	begin, objects := t.look(soft), ms.Mallocs
+	objects := ms.Mallocs
 	time.Sleep(t.Window)
-	end := t.look(soft)
 	runtime.ReadMemStats(&ms)
 	objects = ms.Mallocs - objects
+	end := t.look(soft)
 	after := eng.Stats().Sends
 	return Sample{
 		Seconds: (end.at - begin.at).Seconds(), CPU: end.cpu - begin.cpu + end.soft - begin.soft, Softirq: end.soft - begin.soft,
