@@ -145,7 +145,8 @@ func cores() (all [][]int) {
 	return all
 }
 
-// spread lists the processors of cores, the last core's first, and one of each core before the second of any.
+// spread lists the processors of cores in the order in which loops should have them: one of each core before the second
+// of any, and the last core's first, since interrupts tend to go to the first.
 func spread(cores [][]int) (cpus []int) {
 	for i, more := 0, true; more; i++ {
 		more = false
@@ -159,21 +160,16 @@ func spread(cores [][]int) (cpus []int) {
 	return cpus
 }
 
-// spreadProcessors are all, in the order in which loops should have them: the last first, since interrupts tend to go to
-// the first.
-func spreadProcessors() []int { return spread(cores()) }
-
-// splitProcessors gives a load the first half of the cores, and loops the others. A single core's processors are
+// split gives a load the first half of the cores, and loops the others. A single core's processors are
 // split, and a single processor is both's.
-func splitProcessors() (loops, load []int) {
-	all := cores()
-	if len(all) == 1 {
-		cpus := all[0]
-		half := max(1, len(cpus)/2)
-		return cpus[min(half, len(cpus)-1):], cpus[:half]
+func split(cores [][]int) (loops, load []int) {
+	if len(cores) == 1 {
+		cpus := cores[0]
+		half := len(cpus) / 2
+		return cpus[half:], cpus[:max(1, half)]
 	}
-	half := len(all) / 2
-	return spread(all[half:]), spread(all[:half])
+	half := len(cores) / 2
+	return spread(cores[half:]), spread(cores[:half])
 }
 
 // IdleShare watches all processors for a moment and returns the share of time that they idled.

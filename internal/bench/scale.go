@@ -76,7 +76,7 @@ type ScalePlace struct {
 
 // ScaleLoopback has the load on this host, on half of its cores; loops may have the others.
 func ScaleLoopback(ctx context.Context) (*ScalePlace, error) {
-	loops, load := splitProcessors()
+	loops, load := split(cores())
 	p, err := Loopback(ctx, load...)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func ScaleWire(name string, options wire.Options) (*ScalePlace, error) {
 		return nil, err
 	}
 	p.Text += " A server's clients are simulated there too, and ask again when a response is complete. A loop's peers take part of its own processor and nothing of another's."
-	return &ScalePlace{Place: p, server: server, loops: spreadProcessors(), idle: func(ctx context.Context, r *serverRun) (Sample, error) { return r.idleOverWire(ctx, options) }}, nil
+	return &ScalePlace{Place: p, server: server, loops: spread(cores()), idle: func(ctx context.Context, r *serverRun) (Sample, error) { return r.idleOverWire(ctx, options) }}, nil
 }
 
 // Cells lists what is to be measured. The caller calls done at the end.
