@@ -74,6 +74,8 @@ bench-smoke: build
 	bin/uringserve bench mechanisms --rounds 1 --time 10ms --sizes 4KiB,256KiB --source hot,cold,file,disk \
 		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/mechanisms.html --json bin/mechanisms.json
 	bin/uringserve bench calibrate --rounds 1 --time 10ms $$(test "$$(id -u)" != 0 || echo --policy bin/host.yaml)
+	bin/uringserve bench scale --rounds 1 --time 10ms --loops 1,2 --conns 1,1000 \
+		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/scale.html --json bin/scale.json
 
 clean:
 	rm -rf bin

@@ -3,10 +3,13 @@
 package serve_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestCalibrateWritesThePolicyThatServeReads(t *testing.T) {
@@ -39,4 +42,80 @@ func TestAPolicyIsNotMeasuredOverLoopback(t *testing.T) {
 	if _, err := os.Stat(name); err == nil {
 		t.Error("there is a policy all the same")
 	}
+}
+
+func TestScaleMeasuresLoopsAndConnections(t *testing.T) {
+	top := t.TempDir()
+	page, samples := filepath.Join(top, "scale.html"), filepath.Join(top, "scale.json")
+	args := []string{"bench", "scale", "--rounds", "1", "--time", "10ms", "--loops", "1,2", "--conns", "1,50", "--dir", top, "--report", page, "--json", samples}
+	places := []string{"loopback"}
+	if os.Geteuid() == 0 {
+		args, places = append(args, "--wire"), append(places, "wire")
+	}
+	status, stdout, stderr := outcome(t, rights{}, args...)
+	if status != 0 {
+		t.Fatalf("status %d, it said\n%s\n%s", status, stdout, stderr)
+	}
+	for _, place := range places {
+		for _, table := range []string{"throughput of loops", "responses by connections", "memory of an idle connection"} {
+			if !strings.Contains(stdout, place+": "+table) {
+				t.Errorf("%s: %s is not in\n%s", place, table, stdout)
+			}
+		}
+	}
+	for name, has := range map[string]string{page: "<svg", samples: `"loops": 1`} {
+		if b, err := os.ReadFile(name); err != nil || !bytes.Contains(b, []byte(has)) {
+			t.Errorf("%s: %v, %d bytes without %s", name, err, len(b), has)
+		}
+	}
+	if left, _ := os.ReadDir(top); len(left) != 2 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// Whatever part it is in, and however it ends, no server and no clients are left; and when it is told to end, no files.
+func TestScaleEndsWithAllThatItStarted(t *testing.T) {
+	for _, part := range []string{"loops", "connections", "idle"} {
+		for _, end := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+			t.Run(part+" "+end.String(), func(t *testing.T) {
+				top := t.TempDir()
+				t.Setenv(markEnv, top)
+				s := launch(t, rights{}, "bench", "scale", "--rounds", "100", "--time", "100ms", "--loops", "1", "--conns", "200", "--only", part, "--dir", top)
+				s.line("round 1 of 100 done")
+				if n := len(marked(t, top)); n < 2 {
+					t.Errorf("%d processes at work: bench has children", n)
+				}
+				s.signal(end)
+				if status := s.exit(); end == syscall.SIGINT && status != 0 {
+					t.Errorf("exit status %d after an interrupt", status)
+				}
+				for limit := time.Now().Add(patience); len(marked(t, top)) > 0; time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(limit) {
+						t.Fatalf("left behind: processes %v", marked(t, top))
+					}
+				}
+				if left, _ := os.ReadDir(top); end == syscall.SIGINT && len(left) > 0 {
+					t.Errorf("left behind: %v", left)
+				}
+			})
+		}
+	}
+}
+
+// markEnv marks the processes of a test, with those that they start.
+const markEnv = "URINGSERVE_TEST_MARK"
+
+// marked lists them.
+func marked(tb testing.TB, mark string) (pids []string) {
+	tb.Helper()
+	names, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, name := range names {
+		if b, _ := os.ReadFile(name); bytes.Contains(b, []byte(markEnv+"="+mark+"\x00")) {
+			pids = append(pids, filepath.Base(filepath.Dir(name)))
+		}
+	}
+	return pids
 }
