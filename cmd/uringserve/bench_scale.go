@@ -73,13 +73,13 @@ func (f *scaleFlags) plan() (p bench.ScalePlan, err error) {
 		}
 	}
 	p.Loops, p.Conns = rising(p.Loops), rising(p.Conns)
-	if len(f.only) > 0 {
-		p.Parts = f.only
-	}
-	for _, s := range p.Parts {
+	for _, s := range f.only {
 		if !slices.Contains(bench.ScaleParts, s) {
 			return p, usageError{fmt.Errorf("--only %s: use some of %s", s, strings.Join(bench.ScaleParts, ", "))}
 		}
+	}
+	if len(f.only) > 0 {
+		p.Parts = slices.DeleteFunc(slices.Clone(bench.ScaleParts), func(s string) bool { return !slices.Contains(f.only, s) })
 	}
 	return p, f.places.check()
 }

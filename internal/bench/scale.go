@@ -109,32 +109,52 @@ func (p *ScalePlan) Cells(m Machine) (cells []Cell, done func(), err error) {
 	for _, place := range p.Places {
 		servers.Places = append(servers.Places, place.server)
 	}
-	// One after the other as the figures come: the loops of all places, then the connections.
 	asked, done, err := servers.Cells(m)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, place := range p.Places {
-		if slices.Contains(p.Parts, partLoops) {
-			for _, n := range p.Loops {
-				cells = append(cells, place.stream(n, p.Window, m))
+	for _, part := range p.Parts {
+		for _, place := range p.Places {
+			switch part {
+			case partLoops:
+				for _, n := range p.Loops {
+					cells = append(cells, place.stream(n, p.Window, m))
+				}
+			case partConns:
+				for _, c := range asked {
+					if c.Place == place.Name {
+						cells = append(cells, c)
+					}
+				}
+			case partIdle:
+				cells = append(cells, place.idleCell(&servers, slices.Max(p.Conns)))
 			}
-		}
-		for _, c := range asked {
-			if c.Place == place.Name && slices.Contains(p.Parts, partConns) {
-				cells = append(cells, c)
-			}
-		}
-		if slices.Contains(p.Parts, partIdle) {
-			cells = append(cells, place.idleCell(&servers, slices.Max(p.Conns)))
 		}
 	}
-	for i := range cells {
-		if err := roomFor(cells[i].Conns); err != nil {
+	for i, c := range cells {
+		switch err := roomFor(c.Conns); {
+		case err != nil:
 			cells[i].Measure = func(context.Context) (Sample, error) { return Sample{}, err }
+		case c.Conns >= manyConns:
+			cells[i].Measure = func(ctx context.Context) (Sample, error) {
+				defer calm(ctx)
+				return c.Measure(ctx)
+			}
 		}
 	}
 	return cells, done, nil
+}
+
+// manyConns are so many connections that the kernel is busy with them after their processes have ended.
+const manyConns = 500
+
+// calm waits until that is over, but no longer than two seconds: the machine may be somebody else's too.
+func calm(ctx context.Context) {
+	for range 8 {
+		if ctx.Err() != nil || IdleShare() >= busyBelow {
+			return
+		}
+	}
 }
 
 // stream is the cell of so many loops.
