@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,6 +84,11 @@ func TestScaleEndsWithAllThatItStarted(t *testing.T) {
 			t.Run(part+" "+end.String(), func(t *testing.T) {
 				top := t.TempDir()
 				t.Setenv(markEnv, top)
+				t.Cleanup(func() {
+					for _, pid := range marked(t, top) { // of a test that has failed
+						_ = syscall.Kill(pid, syscall.SIGKILL)
+					}
+				})
 				s := launch(t, rights{}, "bench", "scale", "--rounds", "100", "--time", "100ms", "--loops", "1", "--conns", "200", "--only", part, "--dir", top)
 				for limit := time.Now().Add(patience); len(marked(t, top)) < processes; time.Sleep(5 * time.Millisecond) {
 					if time.Now().After(limit) {
@@ -110,7 +116,7 @@ func TestScaleEndsWithAllThatItStarted(t *testing.T) {
 const markEnv = "URINGSERVE_TEST_MARK"
 
 // marked lists them.
-func marked(tb testing.TB, mark string) (pids []string) {
+func marked(tb testing.TB, mark string) (pids []int) {
 	tb.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
@@ -118,7 +124,11 @@ func marked(tb testing.TB, mark string) (pids []string) {
 	}
 	for _, name := range names {
 		if b, _ := os.ReadFile(name); bytes.Contains(b, []byte(markEnv+"="+mark+"\x00")) {
-			pids = append(pids, filepath.Base(filepath.Dir(name)))
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			if err != nil {
+				tb.Fatal(err)
+			}
+			pids = append(pids, pid)
 		}
 	}
 	return pids
