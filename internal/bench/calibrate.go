@@ -72,6 +72,7 @@ type Costs struct {
 	Copy, ZeroCopy []float64 // medians
 	Ratio          []float64 // median of the rounds' ratios, each of two samples taken one after the other
 	BreakEven      int       // as in Calibration
+	shown          []float64 // Ratio and its standard error: in doubt it is a copy, which pins nothing
 	rounds         [][]float64
 }
 
@@ -108,7 +109,7 @@ func (r *Result) Calibrate() (c Calibration, err error) {
 			return c, err
 		}
 	}
-	c.BreakEven = breakEven(mean(c.Hot.Ratio, c.Cold.Ratio))
+	c.BreakEven = breakEven(mean(c.Hot.shown, c.Cold.shown))
 	c.Least, c.Most = len(c.Sizes), 0
 	for i := range r.Rounds {
 		at := breakEven(mean(c.Hot.rounds[i], c.Cold.rounds[i]))
@@ -141,10 +142,28 @@ func (r *Result) costs(source string, sizes []int) (c Costs, err error) {
 		}
 		c.Copy = append(c.Copy, a.Spread(CPUPerGB).Median)
 		c.ZeroCopy = append(c.ZeroCopy, b.Spread(CPUPerGB).Median)
-		c.Ratio = append(c.Ratio, SpreadOf(ratios).Median)
+		median := SpreadOf(ratios).Median
+		c.Ratio = append(c.Ratio, median)
+		c.shown = append(c.shown, median+standardError(ratios))
 	}
-	c.BreakEven = breakEven(c.Ratio)
+	c.BreakEven = breakEven(c.shown)
 	return c, nil
+}
+
+// standardError is that of the values' mean; 0 for one value.
+func standardError(v []float64) float64 {
+	n := float64(len(v))
+	if n < 2 {
+		return 0
+	}
+	sum, squares := 0.0, 0.0
+	for _, x := range v {
+		sum += x
+	}
+	for _, x := range v {
+		squares += (x - sum/n) * (x - sum/n)
+	}
+	return math.Sqrt(squares / (n - 1) / n)
 }
 
 // mean is the geometric mean of ratios.
@@ -220,7 +239,7 @@ func (c *Calibration) Findings() []string {
 			}
 		}
 	}
-	why := fmt.Sprintf("Threshold: %s. Whether a buffer is in the cache is not known when it is sent, so one value serves both: in their mean (geometric, of the ratios) zero-copy saves %.0f %% or more %s.", c.size(c.BreakEven), 100*worthwhile, c.from(c.BreakEven))
+	why := fmt.Sprintf("Threshold: %s. Whether a buffer is in the cache is not known when it is sent, so one value serves both: in their mean (geometric, of the ratios) zero-copy saves %.0f %% or more beyond the noise %s.", c.size(c.BreakEven), 100*worthwhile, c.from(c.BreakEven))
 	if where != "" {
 		why += fmt.Sprintf(" Where that is most wrong, at %s, it costs %.0f %% more than the other route, until traffic has taught better.", where, 100*(worst-1))
 	}

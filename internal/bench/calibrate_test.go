@@ -155,6 +155,19 @@ func TestAPolicyHasTheBreakEvenOfHotAndColdTogether(t *testing.T) {
 	}
 }
 
+// What noise hides is no reason to pin memory.
+func TestInDoubtItIsACopy(t *testing.T) {
+	r := calibrated([]float64{.95, .9, .5}, []float64{.95, .9, .5})
+	for i, o := range r.Outcomes {
+		if o.Size == CalibrateSizes[0] && o.Key.Subject == byZeroCopy {
+			r.Outcomes[i].Samples[0].CPU, r.Outcomes[i].Samples[1].CPU = .85, 1.05 // .95 in the median
+		}
+	}
+	if c, err := r.Calibrate(); err != nil || math.Abs(c.Hot.Ratio[0]-.95) > 1e-9 || c.Hot.BreakEven != 1 || c.BreakEven != 1 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestRoundsThatDisagreeAreDoubted(t *testing.T) {
 	always, never := []float64{.9, .8, .7, .6, .5}, []float64{1.5, 1.4, 1.3, 1.2, 1.1}
 	r, other := calibrated(always, always), calibrated(never, never)
