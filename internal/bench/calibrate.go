@@ -246,7 +246,7 @@ func (c *Calibration) Findings() []string {
 	return []string{
 		fmt.Sprintf("Zero-copy pays %s where the source is hot, and %s where it is cold.", c.from(c.Hot.BreakEven), c.from(c.Cold.BreakEven)),
 		why,
-		fmt.Sprintf("Round by round the threshold would be %s to %s.", c.size(c.Least), c.size(c.Most)),
+		fmt.Sprintf("Each round on its own, knowing nothing of the noise, would say %s to %s.", c.size(c.Least), c.size(c.Most)),
 	}
 }
 
