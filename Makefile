@@ -75,6 +75,9 @@ bench-smoke: build
 		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/mechanisms.html --json bin/mechanisms.json
 	bin/uringserve bench server --rounds 1 --time 50ms --sizes 1KiB,1MiB --conns 16 \
 		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/server.html --json bin/server.json
+	bin/uringserve bench calibrate --rounds 1 --time 10ms $$(test "$$(id -u)" != 0 || echo --policy bin/host.yaml)
+	bin/uringserve bench scale --rounds 1 --time 10ms --loops 1,2 --conns 1,1000 \
+		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/scale.html --json bin/scale.json
 	cd integration/peers && $(GO) run . -smoke
 
 clean:

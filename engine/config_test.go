@@ -59,7 +59,7 @@ func TestConfigsWithoutMeaningAreRefused(t *testing.T) {
 		{"negative drain", Config{DrainTimeout: -1}, "drain -1ns"},
 		{"negative spin", Config{Spin: -1}, "spin -1ns"},
 		{"an unknown mode", Config{Policy: zc.Policy{Mode: zc.Off + 1}}, "zero-copy mode 3"},
-		{"a threshold without Fixed", Config{Policy: zc.Policy{Threshold: 1}}, "without Mode Fixed"},
+		{"a threshold with Off", Config{Policy: zc.Policy{Mode: zc.Off, Threshold: 1}}, "with Mode Off"},
 		{"a negative threshold", Config{Policy: zc.Policy{Mode: zc.Fixed, Threshold: -1}}, "threshold of -1 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,6 +154,17 @@ func TestCopyOnlySendsNothingByZeroCopy(t *testing.T) {
 	}
 }
 
+func TestLoopsBeginToLearnAtThePolicysThreshold(t *testing.T) {
+	e := newEngine(t, Config{Policy: zc.Policy{Threshold: 4096}})
+	needs(t, e, "SEND_ZC")
+	onLoop(t, e.loops[0], func() {
+		f := e.loops[0].learner.Flow(zc.PathKey{Device: "another"})
+		if got := f.Path().Threshold(); got != 4096 {
+			t.Errorf("a new path begins with zero-copy at %d bytes, want 4096", got)
+		}
+	})
+}
+
 func TestRoutesSayWhatThePolicyMeans(t *testing.T) {
 	e := newEngine(t, Config{})
 	threshold := e.loops[0].can.Threshold // the kernel's
@@ -165,6 +176,8 @@ func TestRoutesSayWhatThePolicyMeans(t *testing.T) {
 		{copying, "zero-copy: never (policy-off)", 3},
 		{zc.Policy{Mode: zc.Fixed, Threshold: 12345}, "zero-copy: sends of 12345 bytes or more, to every peer", 2},
 		{zc.Policy{}, fmt.Sprintf("zero-copy: sends of %d bytes or more", threshold), 3},
+		{zc.Policy{Threshold: 4096}, "zero-copy: sends of 4096 bytes or more", 3},
+		{zc.Policy{Threshold: zc.NoSize}, "zero-copy: nothing, until traffic teaches that it pays", 3},
 	} {
 		e := newEngine(t, Config{Policy: c.policy})
 		if got := e.Routes(); len(got) != c.lines || got[0] != c.first {

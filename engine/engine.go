@@ -108,7 +108,7 @@ func (e *Engine) makeLoops(arena int) (err error) {
 		l := &loop{id: i, cfg: e.cfg, can: e.can, sys: e.sys, arena: e.reg, start: begin, done: make(chan struct{}), wakeFD: -1}
 		l.budget = zc.NewBudget(pins / int64(e.cfg.Loops))
 		if e.learns() {
-			l.learner = zc.NewLearner(e.can, uint64(i))
+			l.learner = zc.NewLearner(e.cfg.Policy.MinSend(e.can), uint64(i))
 		}
 		if e.usage {
 			l.usage = ring.SendZCReportUsage
@@ -148,8 +148,12 @@ func (e *Engine) Routes() []string {
 			"copy: everything else",
 		}
 	case !local:
+		which := fmt.Sprintf("sends of %d bytes or more", least)
+		if least == zc.NoSize {
+			which = "nothing, until traffic teaches that it pays"
+		}
 		return []string{
-			fmt.Sprintf("zero-copy: sends of %d bytes or more", least),
+			"zero-copy: " + which,
 			fmt.Sprintf("sendfile: files above %d bytes to peers on this host, where the kernel copies zero-copy sends", smallFile),
 			"copy: everything else",
 		}

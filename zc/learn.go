@@ -5,7 +5,7 @@ import "math/bits"
 // Learner learns, for one loop, which sends pay by zero-copy. It belongs to the loop's goroutine.
 //
 // For each [Path] and each power of two of a send's bytes there is one decision. It starts
-// with the kernel's default. The cost of a single send cannot be measured: copies happen
+// with the policy's threshold, or the kernel's default. The cost of a single send cannot be measured: copies happen
 // inside io_uring_enter, notifications come later. But the loop's CPU time as a whole can,
 // and is what matters. So the learner makes trials: for some milliseconds of work it flips
 // the decision of one size of one path, then flips it back, many times over, and compares what
@@ -121,12 +121,12 @@ type trial struct {
 	pairs     pairs
 }
 
-// NewLearner makes the learner of a loop on kernel k. The order of its trials depends on
-// seed, and on nothing else but its calls.
-func NewLearner(k Kernel, seed uint64) *Learner {
+// NewLearner makes the learner of a loop, which begins with zero-copy from threshold bytes on: see
+// Policy.MinSend. The order of its trials depends on seed, and on nothing else but its calls.
+func NewLearner(threshold int, seed uint64) *Learner {
 	l := &Learner{random: seed, paths: make([]*Path, 0, maxPaths)}
 	for size := range numSizes {
-		if least(size) >= k.Threshold {
+		if least(size) >= threshold {
 			l.initial |= 1 << size
 		}
 	}

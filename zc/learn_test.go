@@ -86,7 +86,7 @@ type sent struct {
 }
 
 func newRig(seed uint64, n noise, latency int) *rig {
-	return &rig{learner: NewLearner(modern, seed), rng: rand.New(rand.NewPCG(seed, 5)), noise: n, latency: latency, due: make([][]sent, latency)}
+	return &rig{learner: NewLearner(modern.Threshold, seed), rng: rand.New(rand.NewPCG(seed, 5)), noise: n, latency: latency, due: make([][]sent, latency)}
 }
 
 func (r *rig) add(key PathKey, model costs, each int, sizes ...int) *stream {
@@ -378,17 +378,43 @@ func TestSizesArePowersOfTwo(t *testing.T) {
 	}
 }
 
-func TestAPathStartsWithTheKernelsThreshold(t *testing.T) {
-	for threshold, want := range map[int]int{0: 0, 1: 2 * kib, 32 * kib: 32 * kib, 40_000: 64 * kib, 128 * kib: 128 * kib, 1 << 20: 1 << 20, 2 << 20: -1} {
-		f := NewLearner(Kernel{Threshold: threshold}, 0).Flow(PathKey{})
+func TestAPathStartsWithTheThreshold(t *testing.T) {
+	for threshold, want := range map[int]int{0: 0, 1: 2 * kib, 32 * kib: 32 * kib, 40_000: 64 * kib, 128 * kib: 128 * kib, 1 << 20: 1 << 20, 2 << 20: -1, NoSize: -1} {
+		f := NewLearner(threshold, 0).Flow(PathKey{})
 		if got := f.Path().Threshold(); got != want {
-			t.Errorf("a kernel's threshold of %d: zero-copy from %d bytes on, want %d", threshold, got, want)
+			t.Errorf("a threshold of %d: zero-copy from %d bytes on, want %d", threshold, got, want)
+		}
+	}
+}
+
+// A policy's threshold is where learning begins, and not where it ends.
+func TestLearningMovesAThresholdThatIsWrong(t *testing.T) {
+	const size = 32 * kib
+	for _, tt := range []struct {
+		threshold int
+		model     costs
+		pays      bool
+	}{
+		{NoSize, always, true},
+		{size + 1, breakEven(8 * kib), true},
+		{1, never, false},
+		{size, breakEven(64 * kib), false},
+	} {
+		r := newRig(3, shaky, 3)
+		r.learner = NewLearner(Policy{Threshold: tt.threshold}.MinSend(modern), 3)
+		s := r.add(PathKey{Device: "eth0"}, tt.model, 16, size)
+		if s.flow.path.pays(size) == tt.pays {
+			t.Fatalf("%s: a threshold of %d begins with the better route already", tt.model.name, tt.threshold)
+		}
+		r.run(4 * second)
+		if decided := s.flow.path.zeroCopy>>sizeOf(size)&1 != 0; decided != tt.pays {
+			t.Errorf("%s: from a threshold of %d on, zero-copy is thought to pay: %v", tt.model.name, tt.threshold, decided)
 		}
 	}
 }
 
 func TestPathsAreToldApartAndBounded(t *testing.T) {
-	l := NewLearner(modern, 0)
+	l := NewLearner(modern.Threshold, 0)
 	path := func(key PathKey) *Path {
 		f := l.Flow(key)
 		return f.Path()
@@ -550,7 +576,7 @@ func TestAClockThatStandsStillOrRunsBackChangesNothing(t *testing.T) {
 		"stands still": func(int64) int64 { return 1 },
 		"runs back":    func(turn int64) int64 { return -turn * 1e6 },
 	} {
-		l := NewLearner(modern, 1)
+		l := NewLearner(modern.Threshold, 1)
 		f := l.Flow(PathKey{})
 		for turn := range int64(200_000) {
 			l.Worked(&f, Copy, 1<<20)
@@ -602,7 +628,7 @@ func TestLearningIsDeterministic(t *testing.T) {
 func TestAnyCallsAreSurvived(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 6))
-		l := NewLearner(Kernel{Threshold: rng.IntN(1 << 20)}, seed)
+		l := NewLearner(rng.IntN(1<<20), seed)
 		flows := []Flow{l.Flow(PathKey{})}
 		now, cpu := int64(0), int64(0)
 		for range 4000 {

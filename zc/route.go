@@ -1,6 +1,9 @@
 package zc
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Route is the way that bytes take to the socket.
 type Route uint8
@@ -56,15 +59,22 @@ func (r Reason) String() string {
 type Mode uint8
 
 const (
-	Adaptive Mode = iota // what traffic teaches, from the kernel's default on; no zero-copy where the path copies
+	Adaptive Mode = iota // what traffic teaches, from Threshold or the kernel's default on; no zero-copy where the path copies
 	Fixed                // zero-copy from Threshold on, on every path
 	Off                  // never zero-copy
 )
 
+// NoSize is a Threshold above every send: in Mode Adaptive nothing goes by zero-copy until traffic
+// teaches that it pays.
+const NoSize = math.MaxInt
+
 // Policy is what the user asked for. The zero Policy is Adaptive.
 type Policy struct {
-	Mode      Mode
-	Threshold int // bytes in one send; for Fixed
+	Mode Mode
+	// Threshold is bytes in one send. For Fixed, zero-copy pays from there on. For Adaptive it is where learning
+	// begins on a path that leaves this host, to the next power of two; 0: where the kernel's release says, see
+	// DefaultThreshold. Off has none.
+	Threshold int
 }
 
 // Validate refuses settings that have no meaning.
@@ -75,8 +85,8 @@ func (p Policy) Validate() error {
 	if p.Threshold < 0 {
 		return fmt.Errorf("zero-copy threshold of %d bytes: it cannot be negative", p.Threshold)
 	}
-	if p.Threshold != 0 && p.Mode != Fixed {
-		return fmt.Errorf("zero-copy threshold of %d bytes without Mode Fixed: it would have no effect", p.Threshold)
+	if p.Threshold != 0 && p.Mode == Off {
+		return fmt.Errorf("zero-copy threshold of %d bytes with Mode Off: it would have no effect", p.Threshold)
 	}
 	return nil
 }
@@ -85,7 +95,8 @@ func (p Policy) Validate() error {
 type Kernel struct {
 	SendZC       bool // 6.0
 	FixedVectors bool // SENDMSG_ZC from registered buffers, 6.15
-	// Threshold is where zero-copy starts to pay in Adaptive mode, in bytes; see DefaultThreshold.
+	// Threshold is where zero-copy starts to pay in Adaptive mode, in bytes, unless the policy has one;
+	// see DefaultThreshold.
 	Threshold int
 }
 
@@ -172,15 +183,16 @@ func (p Policy) Pays(k Kernel, s Socket, n int) (bool, Reason) {
 		return n >= p.Threshold, FixedPolicy
 	case s.Flow != nil:
 		return s.Flow.pays(n)
-	case n < k.Threshold:
+	case n < p.MinSend(k):
 		return false, BelowThreshold
 	}
 	return ok, why
 }
 
-// MinSend is the size from which a send goes by zero-copy where it is allowed.
+// MinSend is the size from which a send goes by zero-copy where it is allowed; in Mode Adaptive, before
+// traffic has taught anything.
 func (p Policy) MinSend(k Kernel) int {
-	if p.Mode == Fixed {
+	if p.Mode == Fixed || p.Threshold != 0 {
 		return p.Threshold
 	}
 	return k.Threshold

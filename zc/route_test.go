@@ -34,6 +34,11 @@ func TestRoute(t *testing.T) {
 		{"below a fixed threshold", Policy{Fixed, 128 * kib}, modern, remote, []uint32{64 * kib}, Decision{Copy, FixedPolicy, 1, false}},
 		{"fixed at nothing", Policy{Mode: Fixed}, modern, remote, []uint32{1}, Decision{ZeroCopy, FixedPolicy, 1, false}},
 
+		{"a threshold to begin with", Policy{Threshold: 4 * kib}, modern, remote, []uint32{4 * kib}, Decision{ZeroCopy, AboveThreshold, 1, false}},
+		{"below a threshold to begin with", Policy{Threshold: 128 * kib}, modern, remote, []uint32{64 * kib}, Decision{Copy, BelowThreshold, 1, false}},
+		{"nothing to begin with", Policy{Threshold: NoSize}, modern, remote, []uint32{64 * kib}, Decision{Copy, BelowThreshold, 1, false}},
+		{"a threshold to begin with is not for local peers", Policy{Threshold: 4 * kib}, modern, local, []uint32{64 * kib}, Decision{Copy, PathCopies, 1, false}},
+
 		{"off", Policy{Mode: Off}, modern, remote, []uint32{64 * kib, 1}, Decision{Copy, PolicyOff, 2, false}},
 		{"no SEND_ZC", Policy{}, Kernel{Threshold: 32 * kib}, remote, []uint32{64 * kib, 1}, Decision{Copy, NoSendZC, 2, false}},
 		{"kTLS", Policy{}, modern, Socket{Kind: TLSSocket}, []uint32{64 * kib, 1}, Decision{Copy, KTLS, 2, false}},
@@ -153,7 +158,8 @@ func TestValidate(t *testing.T) {
 		{Policy{Mode: Fixed}, true},
 		{Policy{Fixed, 1}, true},
 		{Policy{Fixed, -1}, false},
-		{Policy{Adaptive, 1}, false},
+		{Policy{Adaptive, 1}, true},
+		{Policy{Adaptive, NoSize}, true},
 		{Policy{Adaptive, -1}, false},
 		{Policy{Off, 1}, false},
 		{Policy{Mode: Off + 1}, false},
@@ -177,11 +183,11 @@ func TestDefaultThresholdIsHigherBefore610(t *testing.T) {
 	}
 }
 
-func TestMinSendIsTheUsersOnlyInModeFixed(t *testing.T) {
+func TestMinSendIsTheUsersOrTheKernels(t *testing.T) {
 	for _, tt := range []struct {
 		policy Policy
 		want   int
-	}{{Policy{}, modern.Threshold}, {Policy{Mode: Off}, modern.Threshold}, {Policy{Fixed, 7}, 7}, {Policy{Mode: Fixed}, 0}} {
+	}{{Policy{}, modern.Threshold}, {Policy{Mode: Off}, modern.Threshold}, {Policy{Fixed, 7}, 7}, {Policy{Mode: Fixed}, 0}, {Policy{Adaptive, 7}, 7}, {Policy{Threshold: NoSize}, NoSize}} {
 		if got := tt.policy.MinSend(modern); got != tt.want {
 			t.Errorf("%+v: %d, want %d", tt.policy, got, tt.want)
 		}

@@ -14,7 +14,7 @@ type conns struct {
 }
 
 func newConns(tb testing.TB, n int) *conns {
-	c := &conns{tb: tb, learner: NewLearner(modern, 0)}
+	c := &conns{tb: tb, learner: NewLearner(modern.Threshold, 0)}
 	for range n {
 		c.flows = append(c.flows, c.learner.Flow(PathKey{}))
 	}

@@ -30,7 +30,7 @@ when it was busy.`,
 		Use: "child", Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error { return bench.Child(args, os.Stdin, os.Stdout) },
 	}
-	cmd.AddCommand(new(mechanismFlags).command(), new(serverFlags).command(), benchWireCommand(), child)
+	cmd.AddCommand(new(mechanismFlags).command(), new(serverFlags).command(), new(calibrateFlags).command(), new(scaleFlags).command(), benchWireCommand(), child)
 	return cmd
 }
 
@@ -45,10 +45,15 @@ type benchFlags struct {
 }
 
 func (f *benchFlags) add(cmd *cobra.Command, what string) {
+	cmd.Flags().StringSliceVar(&f.only, "only", nil, "measure only these "+what+", comma-separated (default all)")
+	f.addRun(cmd, 3, 200*time.Millisecond)
+}
+
+// addRun adds what says how much is measured, and where it is written, with a part's defaults.
+func (f *benchFlags) addRun(cmd *cobra.Command, rounds int, window time.Duration) {
 	fl := cmd.Flags()
-	fl.StringSliceVar(&f.only, "only", nil, "measure only these "+what+", comma-separated (default all)")
-	fl.IntVar(&f.rounds, "rounds", 3, "samples of each; medians are told")
-	fl.DurationVar(&f.window, "time", 200*time.Millisecond, "length of a sample, after a warm-up")
+	fl.IntVar(&f.rounds, "rounds", rounds, "samples of each; medians are told")
+	fl.DurationVar(&f.window, "time", window, "length of a sample, after a warm-up")
 	fl.BoolVar(&f.spread, "spread", false, "print the least and the greatest sample beside each median")
 	fl.StringVar(&f.json, "json", "", "write every sample to this `file`")
 	fl.StringVar(&f.report, "report", "", "write a page with plots to this `file`, like report.html")

@@ -19,6 +19,7 @@ import (
 	"sluice/bufreg"
 	"sluice/engine"
 	"sluice/internal/httpd"
+	"sluice/internal/policy"
 	"sluice/ring"
 	"sluice/zc"
 )
@@ -29,6 +30,7 @@ type serveFlags struct {
 	loops     int
 	cpus      []int
 	threshold string
+	policy    string
 	arena     string
 	maxPinned string
 	admin     string
@@ -39,6 +41,8 @@ type serveFlags struct {
 	stall     time.Duration
 	idle      time.Duration
 	drain     time.Duration
+
+	host *policy.Host // of the policy file; nil: there is none
 }
 
 func serveCommand() *cobra.Command {
@@ -65,6 +69,7 @@ Needs Linux 6.0 or later and permission to use io_uring.`,
 	fl.IntVar(&f.loops, "loops", 0, "number of loops (default: one for each processor)")
 	fl.IntSliceVar(&f.cpus, "cpus", nil, "processors to pin the loops to, for example 0,1 (default: not pinned)")
 	fl.StringVar(&f.threshold, "zc-threshold", "auto", "zero-copy from this many `bytes`, on every path; auto: by kernel, and not to peers on this host; off: never")
+	fl.StringVar(&f.policy, "policy", "", "`file` of bench calibrate that says where zero-copy pays on this host: with --zc-threshold auto the loops begin there")
 	fl.StringVar(&f.arena, "arena", "", "registered memory, for example 256MiB (default 64MiB, or what RLIMIT_MEMLOCK allows)")
 	fl.StringVar(&f.maxPinned, "max-pinned", "", "what zero-copy sends may pin until their peers have taken it, for example 48MiB; the rest is copied (default three quarters of the arena)")
 	fl.StringVar(&f.admin, "admin", "", "`address` of a server for operators, for example 127.0.0.1:9090: /metrics, /healthz, /pins, /paths (default none)")
@@ -98,6 +103,11 @@ func (f *serveFlags) config() (c engine.Config, err error) {
 	if c.Policy, err = parseThreshold(f.threshold); err != nil {
 		return c, usageError{err}
 	}
+	if f.policy != "" {
+		if c.Policy, err = f.readPolicy(); err != nil {
+			return c, err
+		}
+	}
 	if c.ArenaSize, err = parseSize(f.arena); err != nil {
 		return c, usageError{fmt.Errorf("--arena %s: %w", f.arena, err)}
 	}
@@ -125,6 +135,22 @@ func parseThreshold(s string) (zc.Policy, error) {
 		return zc.Policy{}, fmt.Errorf("--zc-threshold %s: use a number of bytes, auto or off", s)
 	}
 	return zc.Policy{Mode: zc.Fixed, Threshold: n}, nil
+}
+
+// readPolicy reads the policy file, beside which nothing else may say what it says.
+func (f *serveFlags) readPolicy() (zc.Policy, error) {
+	switch {
+	case f.threshold != "auto":
+		return zc.Policy{}, usageError{fmt.Errorf("--policy %s and --zc-threshold %s both say when to use zero-copy: use one of them", f.policy, f.threshold)}
+	case f.copyOnly:
+		return zc.Policy{}, usageError{fmt.Errorf("--policy %s has no effect with --copy-only, which never uses zero-copy: leave one of them out", f.policy)}
+	}
+	host, err := policy.Read(f.policy)
+	if err != nil {
+		return zc.Policy{}, err
+	}
+	f.host = &host
+	return host.Policy(), nil
 }
 
 // parseSize reads a number of bytes with an optional unit; nothing is 0.
@@ -178,6 +204,9 @@ func serve(ctx context.Context, dir string, f serveFlags) error {
 		return errors.Join(fmt.Errorf("%w: choose another address with --listen", err), eng.Shutdown(ctx), files.Close())
 	}
 	adm.serve(log, eng.Stats)
+	if f.host != nil {
+		announcePolicy(log, f.policy, *f.host, eng.Caps().Kernel)
+	}
 	announce(log, eng, ln.Addr().String(), dir)
 	<-ctx.Done()
 	adm.drain()
@@ -224,6 +253,14 @@ func announce(log zerolog.Logger, eng *engine.Engine, addr, dir string) {
 	}
 	for _, r := range eng.Routes() {
 		log.Info().Msgf("route: %s", r)
+	}
+}
+
+// announcePolicy says where the policy comes from, and what speaks against it.
+func announcePolicy(log zerolog.Logger, name string, h policy.Host, kernel string) {
+	log.Info().Msgf("policy %s: zero-copy begins at %v bytes, where traffic does not teach otherwise; measured %s", name, h.Threshold, cmp.Or(h.Measured, "at a time that it does not tell"))
+	if other := h.OtherKernel(kernel); other != "" {
+		log.Warn().Msgf("policy %s: %s", name, other)
 	}
 }
 

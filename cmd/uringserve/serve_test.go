@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"sluice/engine"
+	"sluice/internal/policy"
 	"sluice/ring"
 	"sluice/zc"
 )
@@ -28,6 +30,10 @@ func given(tb testing.TB, args ...string) (engine.Config, error) {
 			f.loops, err = strconv.Atoi(value)
 		case "--zc-threshold":
 			f.threshold = value
+		case "--policy":
+			f.policy = value
+		case "--copy-only":
+			f.copyOnly, err = strconv.ParseBool(value)
 		case "--arena":
 			f.arena = value
 		case "--max-pinned":
@@ -64,6 +70,29 @@ func TestTheThresholdIsANumberOrAWord(t *testing.T) {
 		} else if err := c.Policy.Validate(); err != nil {
 			t.Errorf("%q: %v", s, err)
 		}
+	}
+}
+
+func TestAPolicyFileSaysWhereTheLoopsBegin(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "host.yaml")
+	for threshold, want := range map[policy.Threshold]int{1: 1, 65536: 65536, policy.Never: zc.NoSize} {
+		if err := (policy.Host{Threshold: threshold}).Write(name, ""); err != nil {
+			t.Fatal(err)
+		}
+		c, err := given(t, "--policy", name)
+		if want := (zc.Policy{Mode: zc.Adaptive, Threshold: want}); err != nil || c.Policy != want {
+			t.Errorf("%v: %+v, %v; want %+v", threshold, c.Policy, err, want)
+		}
+	}
+	for _, args := range [][]string{{"--zc-threshold", "off"}, {"--zc-threshold", "0"}, {"--zc-threshold", "65536"}, {"--copy-only", "true"}} {
+		_, err := given(t, append(args, "--policy", name)...)
+		var usage usageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--policy "+name) || !strings.Contains(err.Error(), args[0]) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if _, err := given(t, "--policy", name+".none"); err == nil || errors.As(err, new(usageError)) {
+		t.Errorf("a missing file is no usage error, and not %v", err)
 	}
 }
 

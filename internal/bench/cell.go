@@ -20,6 +20,8 @@ type Key struct {
 	Size int `json:"size,omitempty"`
 	// Conns is the number of connections.
 	Conns int `json:"conns,omitempty"`
+	// Loops is the number of the engine's loops.
+	Loops int `json:"loops,omitempty"`
 }
 
 // String names the cell for a person.
@@ -34,10 +36,21 @@ func (k Key) String() string {
 	if k.Size > 0 {
 		parts = append(parts, FormatSize(k.Size))
 	}
+	if k.Loops > 0 {
+		parts = append(parts, count(k.Loops, "loop"))
+	}
 	if k.Conns > 0 {
-		parts = append(parts, fmt.Sprintf("%d connections", k.Conns))
+		parts = append(parts, count(k.Conns, "connection"))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// count is a number of things.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // Cell is one thing to measure.
@@ -72,6 +85,14 @@ type Sample struct {
 	Responses float64 `json:"responses,omitempty"`
 	Times     *Times  `json:"times,omitempty"`
 	Memory    uint64  `json:"memory,omitempty"` // resident bytes of a server
+	// Idle is what idle connections take; Ops is how many there are.
+	Idle *Idle `json:"idle,omitempty"`
+}
+
+// Idle is memory that connections take which do nothing, in bytes over all of them.
+type Idle struct {
+	Process int64 `json:"process"` // resident memory of the server
+	Kernel  int64 `json:"kernel"`  // slab of the whole machine, which is where sockets are
 }
 
 // Times are percentiles of the times from a request to the end of its response, in seconds, of those that

@@ -41,7 +41,7 @@ type job struct {
 
 // sinkJob is what a receiver does.
 type sinkJob struct {
-	CPU int
+	CPUs []int
 }
 
 // answer is the line that a child prints.
@@ -85,6 +85,13 @@ func Child(args []string, stdin io.Reader, stdout io.Writer) error {
 		}
 		s, err := j.run()
 		return say(answer{Sample: &s}, err)
+	case "stream":
+		var j streamJob
+		if err := json.Unmarshal([]byte(args[1]), &j); err != nil {
+			return err
+		}
+		s, err := j.run()
+		return say(answer{Sample: &s}, err)
 	case "sink":
 		var j sinkJob
 		if err := json.Unmarshal([]byte(args[1]), &j); err != nil {
@@ -92,6 +99,17 @@ func Child(args []string, stdin io.Reader, stdout io.Writer) error {
 		}
 		addr, err := j.listen()
 		if err := say(answer{Addr: addr}, err); err != nil || addr == "" {
+			return err
+		}
+		_, err = io.Copy(io.Discard, stdin) // the parent's end is ours
+		return err
+	case "idle":
+		var j idleJob
+		if err := json.Unmarshal([]byte(args[1]), &j); err != nil {
+			return err
+		}
+		held, err := j.connect()
+		if err := say(answer{}, err); err != nil || held == nil {
 			return err
 		}
 		_, err = io.Copy(io.Discard, stdin) // the parent's end is ours
@@ -120,9 +138,15 @@ const childPatience = time.Minute
 // sample has a child measure j at a place.
 func (p *Place) sample(ctx context.Context, j job) (Sample, error) {
 	j.Addr = p.Addr
-	limited, cancel := context.WithTimeout(ctx, j.Warm+j.Window+childPatience)
+	return p.child(ctx, "sample", j, j.Warm+j.Window)
+}
+
+// child has a child of this kind take a sample, which lasts for as long as it is said to, and starts and ends in
+// childPatience.
+func (p *Place) child(ctx context.Context, kind string, work any, lasts time.Duration) (Sample, error) {
+	limited, cancel := context.WithTimeout(ctx, lasts+childPatience)
 	defer cancel()
-	cmd := exec.CommandContext(limited, self, childArgs("sample", j)...)
+	cmd := exec.CommandContext(limited, self, childArgs(kind, work)...)
 	isolate(cmd)
 	var out, diag bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diag
@@ -132,7 +156,7 @@ func (p *Place) sample(ctx context.Context, j job) (Sample, error) {
 	}
 	if err != nil {
 		if limited.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("ended after %v without a result", j.Warm+j.Window+childPatience)
+			err = fmt.Errorf("ended after %v without a result", lasts+childPatience)
 		}
 		return Sample{}, fmt.Errorf("%w: %s", err, crash(diag.Bytes()))
 	}

@@ -13,3 +13,7 @@ func (j *job) run() (Sample, error) {
 func (j *sinkJob) listen() (string, error) {
 	return "", &Refusal{"the mechanisms are those of Linux"}
 }
+
+func (j *streamJob) run() (Sample, error) {
+	return Sample{}, &Refusal{"the engine is for Linux"}
+}

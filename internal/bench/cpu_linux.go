@@ -36,10 +36,12 @@ func AllowedCPUs() (cpus []int) {
 	return cpus
 }
 
-// pinProcess keeps every thread of this process on one processor. Later threads inherit it.
-func pinProcess(cpu int) error {
+// pinProcess keeps every thread of this process on these processors. Later threads inherit it.
+func pinProcess(cpus ...int) error {
 	var set unix.CPUSet
-	set.Set(cpu)
+	for _, c := range cpus {
+		set.Set(c)
+	}
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return err
@@ -50,7 +52,7 @@ func pinProcess(cpu int) error {
 			return err
 		}
 		if err := unix.SchedSetaffinity(tid, &set); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("pin to processor %d: %w", cpu, err)
+			return fmt.Errorf("pin to processors %v: %w", cpus, err)
 		}
 	}
 	return nil

@@ -27,12 +27,17 @@ type Band struct {
 
 // Figures are what the run shows, in the order of its outcomes, one place after the other.
 func (r *Result) Figures() (figures []Figure) {
-	all := r.mechanismFigures
-	if r.Part == "server" {
-		all = r.serverFigures
+	of := r.mechanismFigures
+	switch r.Part {
+	case "server":
+		of = r.serverFigures
+	case "calibrate":
+		of = r.calibrateFigures
+	case "scale":
+		of = r.scaleFigures
 	}
 	for _, p := range r.Places {
-		for _, f := range all() {
+		for _, f := range of() {
 			if f.Place == p.Name {
 				figures = append(figures, f)
 			}

@@ -124,6 +124,54 @@ func Processors() (measured, peer int) {
 	return measured, peer
 }
 
+// cores are the processors that this process may use, those of a core together.
+func cores() (all [][]int) {
+	seen := map[int]bool{}
+	cpus := AllowedCPUs()
+	for _, c := range cpus {
+		if seen[c] {
+			continue
+		}
+		var core []int
+		same := siblings(c)
+		for _, other := range cpus {
+			if other == c || same[other] {
+				core = append(core, other)
+				seen[other] = true
+			}
+		}
+		all = append(all, core)
+	}
+	return all
+}
+
+// spread lists the processors of cores in the order in which loops should have them: one of each core before the second
+// of any, and the last core's first, since interrupts tend to go to the first.
+func spread(cores [][]int) (cpus []int) {
+	for i, more := 0, true; more; i++ {
+		more = false
+		for c := len(cores) - 1; c >= 0; c-- {
+			if i < len(cores[c]) {
+				cpus = append(cpus, cores[c][i])
+				more = true
+			}
+		}
+	}
+	return cpus
+}
+
+// split gives a load the first half of the cores, and loops the others. A single core's processors are
+// split, and a single processor is both's.
+func split(cores [][]int) (loops, load []int) {
+	if len(cores) == 1 {
+		cpus := cores[0]
+		half := len(cpus) / 2
+		return cpus[half:], cpus[:max(1, half)]
+	}
+	half := len(cores) / 2
+	return spread(cores[half:]), spread(cores[:half])
+}
+
 // IdleShare watches all processors for a moment and returns the share of time that they idled.
 func IdleShare() float64 {
 	const moment = 250 * time.Millisecond

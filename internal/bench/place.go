@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"runtime"
 
 	"sluice/internal/wire"
 )
@@ -35,33 +36,11 @@ const (
 	BigTCPName   = "BIG TCP wire"
 )
 
-// Loopback is a receiver on this host, on processor cpu, that reads and discards.
-func Loopback(ctx context.Context, cpu int) (*Place, error) {
-	cmd := exec.CommandContext(ctx, self, childArgs("sink", sinkJob{CPU: cpu})...)
-	isolate(cmd)
-	stdin, err := cmd.StdinPipe() // its end is the sink's
+// Loopback is a receiver on this host, on these processors, that reads and discards.
+func Loopback(ctx context.Context, cpus ...int) (*Place, error) {
+	said, end, err := helper(ctx, "sink", sinkJob{CPUs: cpus})
 	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the receiver: %w", err)
-	}
-	end := func() error {
-		stdin.Close()
-		_, _ = io.Copy(io.Discard, stdout)
-		return cmd.Wait()
-	}
-	var said answer
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = errors.Join(json.Unmarshal(line, &said), said.err())
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the receiver: %w", err), end())
 	}
 	return &Place{
 		About: About{LoopbackName, "TCP to a process on this host that discards what it reads, on another processor. " +
@@ -72,6 +51,50 @@ func Loopback(ctx context.Context, cpu int) (*Place, error) {
 		Doubts: func() string { return "" },
 		Close:  end,
 	}, nil
+}
+
+// helper starts a child that works until end is called, and returns what it says when it is ready.
+func helper(ctx context.Context, kind string, work any) (said answer, end func() error, err error) {
+	cmd := exec.CommandContext(ctx, self, childArgs(kind, work)...)
+	isolate(cmd)
+	stdin, err := cmd.StdinPipe() // its end is the child's
+	if err != nil {
+		return said, nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return said, nil, err
+	}
+	// The child dies with the thread that started it (see isolate). This one does nothing else until it has ended:
+	// another may become a wire's, and end with that.
+	started, ended, done := make(chan error), make(chan error, 1), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			<-done
+			ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return said, nil, err
+	}
+	end = func() error {
+		stdin.Close()
+		_, _ = io.Copy(io.Discard, stdout)
+		close(done)
+		return <-ended
+	}
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	if err == nil {
+		err = errors.Join(json.Unmarshal(line, &said), said.err())
+	}
+	if err != nil {
+		return said, nil, errors.Join(err, end())
+	}
+	return said, end, nil
 }
 
 // Wire is a perfect wire; see package wire. It needs root.

@@ -43,12 +43,16 @@ type drawn struct {
 // titles of the parts' pages.
 var titles = map[string]string{
 	"mechanisms": "What it costs to push bytes out of this machine",
+	"calibrate":  "Where zero-copy pays on this machine",
+	"scale":      "What more loops and more connections do on this machine",
 	"server":     "uringserve beside the web servers of this machine",
 }
 
 // intros say what is to be seen on the parts' pages.
 var intros = map[string]string{
 	"mechanisms": "Less is better everywhere: processor seconds, of user and kernel, to send a gigabyte (10⁹ bytes).",
+	"calibrate":  "Less is better everywhere: processor seconds, of user and kernel, to send a gigabyte (10⁹ bytes).",
+	"scale":      "Loops stream, each on a processor of its own; a server of one loop answers more and more connections; and some of them fall silent.",
 	"server":     "Each server has one processor to itself, and its load comes from another one.",
 }
 

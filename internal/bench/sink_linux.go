@@ -14,7 +14,7 @@ const sinkRead = 1 << 20
 // listen accepts connections on loopback for as long as the process lives, and discards what they
 // send.
 func (j *sinkJob) listen() (addr string, err error) {
-	if err := pinProcess(j.CPU); err != nil {
+	if err := pinProcess(j.CPUs...); err != nil {
 		return "", err
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
