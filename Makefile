@@ -72,7 +72,7 @@ bpf:
 # The wire needs root.
 bench-smoke: build
 	bin/uringserve bench mechanisms --rounds 1 --time 10ms --sizes 4KiB,256KiB --source hot,cold,file,disk \
-		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/mechanisms.html --json bin/mechanisms.json
+		$$(test "$$(id -u)" != 0 || echo --wire --udp) --report bin/mechanisms.html --json bin/mechanisms.json
 
 clean:
 	rm -rf bin

@@ -31,6 +31,7 @@ type job struct {
 	KTLS      bool
 	Size      int
 	Addr      string
+	UDP       bool
 	Warm      time.Duration
 	Window    time.Duration
 	CPU       int    // to run on
@@ -106,7 +107,7 @@ const childPatience = time.Minute
 
 // sample has a child measure j at a place.
 func (p *Place) sample(ctx context.Context, j job) (Sample, error) {
-	j.Addr = p.Addr
+	j.Addr, j.UDP = p.Addr, p.UDP
 	limited, cancel := context.WithTimeout(ctx, j.Warm+j.Window+childPatience)
 	defer cancel()
 	cmd := exec.CommandContext(limited, self, childArgs("sample", j)...)
