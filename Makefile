@@ -72,7 +72,7 @@ bpf:
 # The wire needs root. Servers that are not on the machine are left out; ./scripts/setup bench installs them.
 bench-smoke: build
 	bin/uringserve bench mechanisms --rounds 1 --time 10ms --sizes 4KiB,256KiB --source hot,cold,file,disk \
-		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/mechanisms.html --json bin/mechanisms.json
+		$$(test "$$(id -u)" != 0 || echo --wire --udp) --report bin/mechanisms.html --json bin/mechanisms.json
 	bin/uringserve bench server --rounds 1 --time 50ms --sizes 1KiB,1MiB --conns 16 \
 		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/server.html --json bin/server.json
 	bin/uringserve bench calibrate --rounds 1 --time 10ms $$(test "$$(id -u)" != 0 || echo --policy bin/host.yaml)

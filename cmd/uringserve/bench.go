@@ -80,6 +80,7 @@ type placeFlags struct {
 	loopback bool
 	wire     bool
 	bigTCP   string
+	udp      bool // of the mechanisms alone
 	gso      int
 }
 
@@ -91,7 +92,7 @@ func (f *placeFlags) add(cmd *cobra.Command) {
 }
 
 func (f *placeFlags) check() (err error) {
-	if !f.loopback && !f.wire && f.bigTCP == "" {
+	if !f.loopback && !f.wire && f.bigTCP == "" && !f.udp {
 		return usageError{errors.New("--loopback=false: use --wire or --big-tcp with it, so that there is somewhere to send to")}
 	}
 	if f.gso, err = parseSize(f.bigTCP); err != nil {
@@ -126,6 +127,9 @@ func (f *placeFlags) open() (places []*bench.Place, leave func() error, err erro
 	}
 	if err == nil && f.bigTCP != "" {
 		err = add(bench.Wire(bench.BigTCPName, wire.Options{GSO: min(f.gso, 8*65535)}))
+	}
+	if err == nil && f.udp {
+		err = add(bench.BlackHole())
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, leave())

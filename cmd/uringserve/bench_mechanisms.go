@@ -36,8 +36,8 @@ func (f *mechanismFlags) command() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "mechanisms",
-		Short: "Every way to push bytes into a TCP socket, by size and source",
-		Long:  "Measure the processor time for a gigabyte of every way to push bytes into a TCP socket:\n\n" + text.String(),
+		Short: "Every way to push bytes into a socket, by size and source",
+		Long:  "Measure the processor time for a gigabyte of every way to push bytes into a TCP socket, or with --udp into a UDP socket:\n\n" + text.String(),
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd.Context(), cmd.OutOrStdout())
@@ -48,6 +48,7 @@ func (f *mechanismFlags) command() *cobra.Command {
 	fl.StringSliceVar(&f.sizes, "sizes", nil, "bytes of a buffer, powers of two, like 4KiB,64KiB,1MiB (default 1KiB to 4MiB)")
 	fl.StringSliceVar(&f.sources, "source", []string{bench.Hot, bench.Cold, bench.File}, "where the bytes are: hot, cold, file, disk")
 	f.places.add(cmd)
+	fl.BoolVar(&f.places.udp, "udp", false, "measure with UDP too, into a black hole that takes datagrams untouched; needs root")
 	fl.StringVar(&f.dir, "dir", "", "`directory` for the file that is sent (default the system's for temporary files)")
 	return cmd
 }

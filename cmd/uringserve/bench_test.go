@@ -48,6 +48,9 @@ func TestTheCommandLineOfBenchIsThePlan(t *testing.T) {
 	if err != nil || !slices.Equal(p.Sizes, []int{4096, 65536}) || !slices.Equal(p.Sources, []string{"hot", "disk"}) || p.Window != time.Second {
 		t.Errorf("%+v, %v", p, err)
 	}
+	if _, err := mechanismsGiven(t, "--loopback=false", "--udp"); err != nil {
+		t.Errorf("with UDP alone: %v", err)
+	}
 	if len(p.Mechanisms) != 2 || p.Mechanisms[0].Name != "write" || p.Mechanisms[1].Name != "SEND_ZC" {
 		t.Errorf("the mechanisms are %+v", p.Mechanisms)
 	}

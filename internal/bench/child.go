@@ -31,6 +31,7 @@ type job struct {
 	KTLS      bool
 	Size      int
 	Addr      string
+	UDP       bool
 	Warm      time.Duration
 	Window    time.Duration
 	CPU       int    // to run on
@@ -137,7 +138,7 @@ const childPatience = time.Minute
 
 // sample has a child measure j at a place.
 func (p *Place) sample(ctx context.Context, j job) (Sample, error) {
-	j.Addr = p.Addr
+	j.Addr, j.UDP = p.Addr, p.UDP
 	return p.child(ctx, "sample", j, j.Warm+j.Window)
 }
 

@@ -36,11 +36,11 @@ func (p *MechanismPlan) Cells(m Machine) (cells []Cell, done func(), err error) 
 	}
 	cpu, _ := Processors()
 	for _, place := range p.Places {
-		for _, size := range p.Sizes {
+		for _, size := range place.sizes(p.Sizes) {
 			for _, ktls := range []bool{false, true} {
 				for _, source := range p.Sources {
 					for _, mech := range p.Mechanisms {
-						if ktls && !mech.KTLS || !slices.Contains(mech.Sources, source) {
+						if ktls && (!mech.KTLS || place.UDP) || !slices.Contains(mech.Sources, source) {
 							continue
 						}
 						j := job{
@@ -51,8 +51,15 @@ func (p *MechanismPlan) Cells(m Machine) (cells []Cell, done func(), err error) 
 							j.Warm = engineWarm * max(p.Window, minWarm)
 						}
 						cells = append(cells, Cell{
-							Key:     Key{Subject: mech.Name, Place: place.Name, Source: source, KTLS: ktls, Size: size},
-							Measure: func(ctx context.Context) (Sample, error) { return place.sample(ctx, j) },
+							Key: Key{Subject: mech.Name, Place: place.Name, Source: source, KTLS: ktls, Size: size},
+							Measure: func(ctx context.Context) (Sample, error) {
+								if place.UDP {
+									if err := mech.datagrams(source); err != nil {
+										return Sample{}, err
+									}
+								}
+								return place.sample(ctx, j)
+							},
 						})
 					}
 				}

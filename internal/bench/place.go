@@ -9,6 +9,7 @@ import (
 	"io"
 	"os/exec"
 	"runtime"
+	"slices"
 
 	"sluice/internal/wire"
 )
@@ -18,6 +19,8 @@ type Place struct {
 	About
 	// Addr takes all that is sent to it, host:port.
 	Addr string
+	// UDP says that it takes datagrams, and nothing else.
+	UDP bool
 	// Start starts a process that can reach Addr.
 	Start func(*exec.Cmd) error
 	// Doubts says what spoils the measurements taken so far, or nothing.
@@ -34,6 +37,7 @@ const (
 	LoopbackName = "loopback"
 	WireName     = "wire"
 	BigTCPName   = "BIG TCP wire"
+	UDPName      = "UDP black hole"
 )
 
 // Loopback is a receiver on this host, on these processors, that reads and discards.
@@ -121,5 +125,40 @@ func Wire(name string, options wire.Options) (*Place, error) {
 			return totals.Trouble()
 		},
 		Close: rig.Close,
+	}, nil
+}
+
+// sizes are those of the given, in rising order, that it takes.
+func (p *Place) sizes(all []int) []int {
+	if !p.UDP {
+		return all
+	}
+	var some []int
+	for _, n := range all {
+		if n = min(n, maxDatagram); !slices.Contains(some, n) {
+			some = append(some, n)
+		}
+	}
+	return some
+}
+
+// BlackHole drops datagrams behind a pair of interfaces. It needs root.
+func BlackHole() (*Place, error) {
+	// What arrives there and is not TCP is dropped by the wire's program before anything else has
+	// seen it, a tap above all, for which the kernel would copy. With the largest MTU no datagram
+	// has to be fragmented, which would copy it too.
+	rig, err := wire.New(wire.Options{MTU: 65535})
+	if err != nil {
+		return nil, err
+	}
+	return &Place{
+		About: About{UDPName, "Connected UDP: datagrams leave by a pair of interfaces with an MTU of 65,535 and are dropped at the other end by an eBPF program, untouched. " +
+			"Zero-copy sends are not copied, and the sender alone is measured. A buffer is a datagram, of at most 60 KiB instead of larger sizes, and a gathered send is one of several buffers. " +
+			"There is no card, no receiver, and nothing that holds the sender back; memory is free again before a send returns."},
+		Addr:   rig.Sink(),
+		UDP:    true,
+		Start:  rig.StartCommand,
+		Doubts: func() string { return "" },
+		Close:  rig.Close,
 	}, nil
 }

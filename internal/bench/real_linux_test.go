@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -108,6 +109,47 @@ func TestLoopbackSaysThatZeroCopyIsCopied(t *testing.T) {
 	}
 }
 
+// The black hole is for seeing zero-copy: one that is copied is of something else.
+func TestTheBlackHoleTakesDatagramsAndDoesNotCopyZeroCopySends(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes network namespaces")
+	}
+	place, err := BlackHole()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, ebpf.ErrNotSupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := place.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	cpu, _ := Processors()
+	for _, m := range Mechanisms {
+		if !m.UDP {
+			continue
+		}
+		for _, size := range []int{4096, maxDatagram} {
+			t.Run(m.Name+" "+FormatSize(size), func(t *testing.T) {
+				s, err := place.sample(t.Context(), job{Mechanism: m.Name, Source: Hot, Size: size, Warm: time.Millisecond, Window: 10 * time.Millisecond, CPU: cpu, Cold: MaxSize})
+				var refusal *Refusal
+				if errors.As(err, &refusal) {
+					t.Skip(refusal)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				check(t, m, s)
+				if s.Copied > 0 {
+					t.Errorf("%d sends were copied, %d not", s.Copied, s.ZeroCopied)
+				}
+			})
+		}
+	}
+}
+
 func TestAFailedChildSaysWhat(t *testing.T) {
 	_, peer := Processors()
 	place, err := Loopback(context.Background(), peer)
@@ -164,6 +206,28 @@ func TestAFileThatStaysInThePageCacheIsRefusedAsNotOnDisk(t *testing.T) {
 	s := &sending{job: job{File: name}, file: int(f.Fd()), last: MaxSize}
 	if err := s.dropCache(); !errors.As(err, new(*Refusal)) {
 		t.Errorf("dropped: %v", err)
+	}
+}
+
+func TestAFileOfThePageCacheIsThereWhenItsSampleBegins(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "source")
+	if err := fillFile(name, MaxSize); err != nil {
+		t.Fatal(err)
+	}
+	s := &sending{job: job{Source: Disk, Size: 4096, Cold: MaxSize, File: name}}
+	if err := s.open(Mechanism{}); err != nil { // drops it
+		t.Skip(err)
+	}
+	unix.Close(s.file)
+	s = &sending{job: job{Source: File, Size: 4096, Cold: MaxSize, File: name}}
+	if err := s.open(Mechanism{}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s.file)
+	for off := int64(0); off < MaxSize; off += 4096 {
+		if _, err := unix.Preadv2(s.file, [][]byte{make([]byte, 1)}, off, unix.RWF_NOWAIT); err != nil {
+			t.Fatalf("at %d: %v", off, err)
+		}
 	}
 }
 

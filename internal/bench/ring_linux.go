@@ -55,7 +55,7 @@ func (s *sending) ring(way ringWay) error {
 	if err != nil {
 		return err
 	}
-	header, vectors := ring.NewMsghdr(headers), gathered(s.Size)
+	header, vectors := ring.NewMsghdr(headers), s.gathered()
 	const flags = unix.MSG_WAITALL | unix.MSG_NOSIGNAL
 	return s.loop("send", func() (int, error) {
 		e := r.SQE()

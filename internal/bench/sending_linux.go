@@ -96,7 +96,7 @@ func (s *sending) open(m Mechanism) (err error) {
 		if s.Source == Disk {
 			return s.dropCache()
 		}
-		return nil
+		return s.fillCache()
 	case Hot:
 		s.last = s.Size
 	case Cold:
@@ -151,6 +151,24 @@ func (s *sending) next() uintptr {
 	return uintptr(unsafe.Pointer(&s.mem[off]))
 }
 
+// fillCache has the page cache hold the file: the sample before may have dropped it, and some
+// systems take back what was not used for seconds.
+func (s *sending) fillCache() error {
+	b := make([]byte, 1<<20)
+	for off := int64(0); off < int64(s.last); {
+		n, err := unix.Pread(s.file, b, off)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("read %s: %w", s.File, err)
+		case n == 0:
+			return fmt.Errorf("%s ends at %d of %d bytes", s.File, off, s.last)
+		}
+		off += int64(max(n, 0))
+	}
+	return nil
+}
+
 // dropCache has the page cache forget the file, and makes sure that it has.
 func (s *sending) dropCache() error {
 	if s.mem != nil { // mapped pages stay
@@ -185,11 +203,18 @@ func (s *sending) connect() (fd int, err error) {
 	if to.Addr().Is6() {
 		sa, family = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}, unix.AF_INET6
 	}
-	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+	kind := unix.SOCK_STREAM
+	if s.UDP {
+		kind = unix.SOCK_DGRAM
+	}
+	if fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0); err != nil {
 		return -1, err
 	}
 	if err := unix.Connect(fd, sa); err != nil {
 		return -1, fmt.Errorf("connect to %s: %w", s.Addr, err)
+	}
+	if s.UDP {
+		return fd, nil
 	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return -1, err

@@ -17,8 +17,14 @@ const (
 	gatherBytes = 1 << 20
 )
 
-// gathered is how many buffers of a size leave in one gathered send.
-func gathered(size int) int { return max(1, min(gatherMost, gatherBytes/size)) }
+// gathered is how many buffers leave in one gathered send.
+func (j *job) gathered() int {
+	most := gatherBytes
+	if j.UDP {
+		most = maxDatagram
+	}
+	return max(1, min(gatherMost, most/j.Size))
+}
 
 // writeAll writes n bytes at p.
 func writeAll(fd int, p uintptr, n int) error {
@@ -46,7 +52,7 @@ func (s *sending) writev() error {
 		return err
 	}
 	var vectors [gatherMost]ring.Iovec
-	v := vectors[:gathered(s.Size)]
+	v := vectors[:s.gathered()]
 	return s.loop("writev", func() (int, error) {
 		for i := range v {
 			v[i] = ring.Iovec{Base: s.next(), Len: uint64(s.Size)}
