@@ -103,11 +103,6 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 	}
 	c.trail.settle(op.trail, o.Bytes, fate, 0)
 	accepted := int(o.Bytes)
-	f := op.file
-	if op.file = nil; f != nil { // the socket has references of its own to the pages that it took
-		f.told = 0
-		c.queue.fileRead(f, int64(accepted))
-	}
 	for _, b := range op.bufs[:op.segs] {
 		if accepted >= b.Len() {
 			accepted -= b.Len()
@@ -124,6 +119,10 @@ func (l *loop) sendCompleted(op *sendOp, e *ring.CQE) {
 		if !o.Recycle {
 			b.Retain() // the kernel may still read what the queue will send again
 		}
+	}
+	f := op.file
+	if op.file = nil; f != nil { // the socket has references of its own to the pages that it took
+		c.queue.fileRead(f, int64(accepted))
 	}
 	if o.Bytes > 0 {
 		c.activeAt = l.now

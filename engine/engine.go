@@ -55,7 +55,7 @@ func newOn(sys kernel.System, c Config) (*Engine, error) {
 	_, _ = fmt.Sscanf(caps.Kernel, "%d.%d", &major, &minor) // 0.0 takes the careful default
 	e := &Engine{
 		cfg: cfg, caps: caps, sys: sys, stopped: make(chan struct{}), usage: caps.UsageReport,
-		can: zc.Kernel{SendZC: caps.SendZC, FixedVectors: caps.FixedVectors, Threshold: zc.DefaultThreshold(major, minor)},
+		can: zc.Kernel{SendZC: caps.SendZC, Vectors: caps.SendMsgZC, FixedVectors: caps.FixedVectors, Threshold: zc.DefaultThreshold(major, minor)},
 	}
 	for size := cfg.ArenaSize; ; {
 		err = e.start(size)

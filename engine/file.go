@@ -122,7 +122,7 @@ type fileItem struct {
 	held   kernel.Residency // unknown also where it makes no difference
 	direct bool             // it is read around the page cache
 	warm   int64            // up to here the file was read into the page cache for want of a buffer
-	told   int64            // up to here the page cache held it when it was last asked
+	ready  int              // bytes of pages that may go with the next send; to be used at once
 }
 
 // SendFile queues n bytes of f from off and takes over one reference to f, also when it
@@ -176,10 +176,11 @@ func (l *loop) pumpFile(c *Conn) {
 		return // enough is in memory before it, or on the way there
 	}
 	f := c.queue.at(at).file
+	f.ready = 0
 	l.chooseFile(c, f)
 	first := at == 0 && !c.polling
-	if f.route == zc.Sendfile && !first || f.pages && l.pumpPages(c, f, first) {
-		return // what is before it leaves first
+	if f.route == zc.Sendfile && !first || f.pages && l.pumpPages(c, f) {
+		return // what is before it leaves first, or with it
 	}
 	n := int(min(f.left, fileChunk))
 	switch into := l.decideStretch(c, f, at, n); {
@@ -195,58 +196,39 @@ func (l *loop) pumpFile(c *Conn) {
 	}
 }
 
-// pumpPages takes the next step for a file whose pages go by zero-copy, the cheapest way there is: nothing is
-// read, and nothing copied. It reports false where they do not, and the rest of the file is read into the arena.
-func (l *loop) pumpPages(c *Conn, f *fileItem, first bool) bool {
-	if c.sending != nil && first {
-		return true // it is under way
+// pumpPages has the next pages of a file ready for submitSend, to go by zero-copy, the cheapest way there is:
+// nothing is read, and nothing copied. It reports false where they do not, and the rest of the file is read into the arena.
+func (l *loop) pumpPages(c *Conn, f *fileItem) bool {
+	if c.sending != nil || c.polling {
+		return true // not yet
 	}
 	n := int(min(f.left, maxSendBytes))
-	if f.told < f.off+int64(n) {
-		if l.sys.Residency(f.f.fd, f.off, n) != kernel.Resident {
-			f.pages = false
-			return false
-		}
-		f.told = f.off + int64(n)
+	f.pages = l.residency(f.f, f.off, n) == kernel.Resident && f.off+int64(n) <= int64(len(f.f.pages(l.sys)))
+	if f.pages {
+		f.ready = n
 	}
-	mem := f.f.pages(l.sys)
-	if f.off+int64(n) > int64(len(mem)) {
-		f.pages = false
-		return false
-	}
-	if first {
-		l.sendPages(c, f, mem[f.off:][:n])
-	}
-	return true
+	return f.pages
 }
 
-// sendPages submits a zero-copy send of file pages that are in the page cache, or has sendfile take them where
-// zero-copy does not pay any more or has no room.
-func (l *loop) sendPages(c *Conn, f *fileItem, mem []byte) {
-	d := zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory}
-	if !c.copyOnce {
-		size := [1]uint32{uint32(len(mem))}
-		d = l.cfg.Policy.Route(l.can, c.sock, size[:])
+// residency is that of a stretch of a file, as of residentFor ago at most: a response's header and its body, and the
+// next client's, ask for the same.
+func (l *loop) residency(f *File, off int64, n int) kernel.Residency {
+	t := &l.told[f.fd%len(l.told)]
+	if t.file == f && t.from <= off && off+int64(n) <= t.to && l.now < t.until {
+		return kernel.Resident
 	}
-	c.copyOnce = false
-	var op *sendOp
-	if d.Route == zc.ZeroCopy {
-		if op = l.newSend(c); op == nil {
-			return
-		}
-		if op.charge = int64(len(mem)); !l.admit(c, op) {
-			l.freeSend(op)
-			d = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget}
-		}
+	r := l.sys.Residency(f.fd, off, n)
+	if r == kernel.Resident {
+		*t = told{f, off, off + int64(n), l.now + int64(residentFor)}
 	}
-	if d.Route != zc.ZeroCopy {
-		f.way = zc.Decision{Route: zc.Sendfile, Reason: d.Reason}
-		l.sendfile(c, f, min(len(mem), fileChunk))
-		return
-	}
-	op.file = f
-	c.queue.inFlight = 1
-	l.submitOp(c, op, d, uint32(len(mem)), false)
+	return r
+}
+
+// told is a stretch of a file that the page cache held.
+type told struct {
+	file     *File
+	from, to int64
+	until    int64
 }
 
 // decideStretch is the one place where the way of a file's next n bytes is decided, of each
@@ -255,7 +237,7 @@ func (l *loop) sendPages(c *Conn, f *fileItem, mem []byte) {
 func (l *loop) decideStretch(c *Conn, f *fileItem, at, n int) (into *item) {
 	f.way, f.held = zc.Decision{Route: f.route, Reason: f.reason}, kernel.ResidencyUnknown
 	if f.route == zc.Sendfile || f.f.direct.Load() >= 0 {
-		f.held = l.sys.Residency(f.f.fd, f.off, n)
+		f.held = l.residency(f.f, f.off, n)
 	}
 	if f.route == zc.Sendfile {
 		switch f.held {
@@ -270,7 +252,7 @@ func (l *loop) decideStretch(c *Conn, f *fileItem, at, n int) (into *item) {
 	into, why := l.roomForFile(c, at, n)
 	if into == nil {
 		f.way = zc.Decision{Route: zc.Sendfile, Reason: why}
-		f.held = l.sys.Residency(f.f.fd, f.off, n)
+		f.held = l.residency(f.f, f.off, n)
 	}
 	return into
 }
@@ -299,7 +281,7 @@ func (l *loop) roomForFile(c *Conn, at, n int) (*item, zc.Reason) {
 func (l *loop) readFile(c *Conn, f *fileItem, into *item, n int) {
 	fd := f.f.fd
 	f.direct = false
-	if direct := int(f.f.direct.Load()); direct >= 0 && f.held == kernel.NotResident {
+	if direct := int(f.f.direct.Load()); direct >= 0 && f.held == kernel.NotResident && n == fileChunk { // small ones need readahead
 		// A read around the page cache begins and ends at multiples of align. One that does not
 		// begin there is made to end there: so only the first and the last stretch are buffered.
 		past := f.f.align - 1
@@ -460,7 +442,6 @@ func (l *loop) sendfile(c *Conn, f *fileItem, ask int) {
 		c.markLater()
 	default:
 		c.full, c.polling = true, true
-		f.told = 0 // it may be full for long
 		e := l.sqe()
 		e.PrepPoll(c.fd, pollOut)
 		e.UserData = userData(kindPoll, c.id)

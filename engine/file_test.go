@@ -160,11 +160,11 @@ func TestHeaderAndFileLeaveTogether(t *testing.T) {
 		{"copy of a small file", copying, 3000, []way{{zc.Copy, zc.FileTooSmall}}, 1},
 		{"copy of more than the header's buffer has room for", copying, 20_000, []way{{zc.Copy, zc.FileTooSmall}}, 1},
 		{"copy of the largest small file", copying, smallFile, []way{{zc.Copy, zc.FileTooSmall}}, 2},
-		{"zero-copy of pages", zc.Policy{Mode: zc.Fixed, Threshold: 16 << 10}, smallFile + 1, []way{{zc.Copy, zc.FixedPolicy}, {zc.ZeroCopy, zc.FixedPolicy}}, 2},
+		{"zero-copy of pages", zc.Policy{Mode: zc.Fixed, Threshold: 16 << 10}, smallFile + 1, []way{{zc.ZeroCopy, zc.FixedPolicy}}, 2},
 		{"sendfile", copying, smallFile + 1, []way{{zc.Copy, zc.PolicyOff}, {zc.Sendfile, zc.PolicyOff}}, 2},
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			if len(r.sends) > 1 {
+			if r.size > smallFile {
 				needsCachestat(t)
 			}
 			e := newEngine(t, Config{Policy: r.policy})

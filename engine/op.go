@@ -95,7 +95,7 @@ type sendOp struct {
 	from   uint64    // offset of its first byte in the stream
 	began  int64     // when it was submitted
 	done   int64     // when it completed
-	file   *fileItem // whose pages it sends, until the completion; segs is 0 then
+	file   *fileItem // whose pages it sends, behind the buffers; until the completion
 	segs   int
 	bufs   [maxSegments]bufreg.Buffer // the submitted views
 	pins   [maxSegments]bufreg.Pin

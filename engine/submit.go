@@ -17,6 +17,9 @@ func (l *loop) flush() {
 		c := l.dirty[i]
 		c.dirty = false
 		l.pump(c)
+		if l.heavy > heavyBatch-2*maxSendBytes {
+			l.submit() // in batches of which the scheduler need not be told
+		}
 	}
 	clear(l.dirty)
 	l.dirty, l.later = l.later, l.dirty[:0]
@@ -39,14 +42,26 @@ func (l *loop) pump(c *Conn) {
 	}
 }
 
-// submitSend gathers what lies at the head of the queue, decides its route and submits it.
+// submitSend gathers what lies at the head of the queue, decides its route and submits it: memory, and the
+// file pages behind it that are ready to go by zero-copy.
 func (l *loop) submitSend(c *Conn) {
 	var sizes [maxSegments]uint32
 	q := &c.queue
 	n, total, index := 0, 0, uint16(0)
+	var f *fileItem
 	for n < maxSegments && n < q.len() {
 		it := q.at(n)
-		if it.file != nil || it.filling || it.buf.Len() == 0 {
+		if it.file != nil {
+			if f = it.file; f.ready == 0 || n > 0 && !l.can.Vectors {
+				f = nil
+				break
+			}
+			sizes[n] = uint32(f.ready)
+			total += f.ready
+			n++
+			break
+		}
+		if it.filling || it.buf.Len() == 0 {
 			break
 		}
 		if n == 0 {
@@ -65,28 +80,42 @@ func (l *loop) submitSend(c *Conn) {
 	if op == nil {
 		return
 	}
-	d := l.route(c, sizes[:n])
-	want := uint32(0)
-	for _, size := range sizes[:d.Segments] {
-		want += size
-	}
+	d := l.route(c, sizes[:n], f != nil)
 	if d.Route == zc.ZeroCopy {
-		// Memory that many send at the same time is pinned once: each is charged its part.
 		op.charge = 0
 		for i := range d.Segments {
-			b := q.at(i).buf
-			op.charge += int64(b.Len() / b.Refs())
+			if it := q.at(i); it.file != nil {
+				op.charge += int64(f.ready)
+			} else { // memory that many send at the same time is pinned once: each is charged its part
+				op.charge += int64(it.buf.Len() / it.buf.Refs())
+			}
 		}
 		if !l.admit(c, op) {
-			d, want = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget, Segments: n}, uint32(total)
+			d = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget, Segments: n}
 		}
 	}
-	for i := range d.Segments {
-		op.bufs[i] = q.at(i).buf
-		op.pins[i] = l.cache.Pin(op.bufs[i])
+	if f != nil && d.Segments == n && d.Route != zc.ZeroCopy { // what is before the pages is copied, and sendfile takes them
+		if n == 1 {
+			l.freeSend(op)
+			f.way = zc.Decision{Route: zc.Sendfile, Reason: d.Reason}
+			l.sendfile(c, f, min(f.ready, fileChunk))
+			return
+		}
+		d.Segments, d.More = n-1, true
 	}
-	op.segs, q.inFlight = d.Segments, d.Segments
-	l.submitOp(c, op, d, want, d.More || d.Segments == n && l.pagesFollow(c, n))
+	want := uint32(0)
+	for i, size := range sizes[:d.Segments] {
+		want += size
+		it := q.at(i)
+		if it.file != nil {
+			op.file = f
+			continue
+		}
+		op.bufs[i], op.segs = it.buf, i+1
+		op.pins[i] = l.cache.Pin(it.buf)
+	}
+	q.inFlight = d.Segments
+	l.submitOp(c, op, d, want, d.More || l.pagesFollow(c, d.Segments))
 }
 
 // newSend returns an op, or nil where the connection waits for one or has been aborted.
@@ -137,16 +166,18 @@ func (l *loop) submitOp(c *Conn, op *sendOp, d zc.Decision, want uint32, more bo
 	l.prepSend(op, c.fd, flags)
 }
 
-// route decides how the pieces at the head of the queue are sent.
-func (l *loop) route(c *Conn, sizes []uint32) zc.Decision {
+// route decides how the pieces at the head of the queue are sent, the last of which may be file pages.
+func (l *loop) route(c *Conn, sizes []uint32, pages bool) zc.Decision {
 	switch {
 	case c.copyOnce:
 		c.copyOnce = false
 		return zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory, Segments: len(sizes)}
-	case !c.queue.at(0).buf.Registered():
+	case c.queue.at(0).file == nil && !c.queue.at(0).buf.Registered():
 		return zc.Decision{Route: zc.Copy, Reason: zc.Demoted, Segments: len(sizes)}
 	}
-	d := l.cfg.Policy.Route(l.can, c.sock, sizes)
+	can := l.can
+	can.FixedVectors = can.FixedVectors || pages // which are not registered, and so can be gathered with what is
+	d := l.cfg.Policy.Route(can, c.sock, sizes)
 	d.Reason = c.queue.fileReason(d)
 	return d
 }
@@ -155,19 +186,25 @@ func (l *loop) route(c *Conn, sizes []uint32) zc.Decision {
 func (l *loop) prepSend(op *sendOp, fd int, flags uint32) {
 	e := l.sqe()
 	e.UserData = userData(kindSend, op.id)
+	var pages uintptr
 	if f := op.file; f != nil {
-		mem := f.f.pages(l.sys)
-		e.PrepSendZC(fd, uintptr(unsafe.Pointer(&mem[f.off])), op.Want, flags, l.usage)
-		return
+		pages = uintptr(unsafe.Pointer(&f.f.pages(l.sys)[f.off]))
 	}
 	first := op.bufs[0]
-	if op.segs > 1 {
+	if op.segs > 1 || op.segs > 0 && pages != 0 {
 		op.msg.Reset()
 		for _, b := range op.bufs[:op.segs] {
 			op.msg.Append(b.Addr(), uint32(b.Len()))
 		}
+		if pages != 0 {
+			op.msg.Append(pages, uint32(op.file.ready))
+		}
 	}
 	switch {
+	case pages != 0 && op.segs == 0:
+		e.PrepSendZC(fd, pages, op.Want, flags, l.usage)
+	case pages != 0:
+		e.PrepSendMsgZC(fd, op.msg.Addr(), flags, l.usage)
 	case op.Route == zc.Copy && op.segs == 1:
 		e.PrepSend(fd, first.Addr(), op.Want, flags)
 	case op.Route == zc.Copy:

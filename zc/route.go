@@ -94,6 +94,7 @@ func (p Policy) Validate() error {
 // Kernel is what the kernel can do, as far as routes depend on it.
 type Kernel struct {
 	SendZC       bool // 6.0
+	Vectors      bool // SENDMSG_ZC, 6.1
 	FixedVectors bool // SENDMSG_ZC from registered buffers, 6.15
 	// Threshold is where zero-copy starts to pay in Adaptive mode, in bytes, unless the policy has one;
 	// see DefaultThreshold.

@@ -121,13 +121,15 @@ func (r *Ring) startSend(q *request) {
 	}
 }
 
-// filePages is memory that is a mapped file, of which the page cache must be known to hold those pages.
+// filePages is memory that is a mapped file, of which the page cache must be known to hold those pages, or the arena.
 func (o *send) filePages(addr uint64, n int) []byte {
 	w := o.q.r.w
 	f, off := w.mappedAt(addr)
 	switch {
-	case f == nil || off+int64(n) > f.size:
-		w.fail("zero-copy send of %d bytes that are neither registered nor of a mapped file", n)
+	case f == nil:
+		return o.q.r.registered(addr, n)
+	case off+int64(n) > f.size:
+		w.fail("zero-copy send of %d bytes of a file beyond its end", n)
 		return make([]byte, n)
 	case !all(span(f.cache.seen, off, int64(n))):
 		w.fail("zero-copy send of %d bytes of a file from %d without knowing that the page cache holds them: the loop would wait for the disk", n, off)

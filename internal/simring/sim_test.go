@@ -85,7 +85,7 @@ func newSim(c *simring.Choices) (*sim, error) {
 		m.cfg.MaxPinned = m.cfg.ArenaSize / 8
 	}
 	m.cfg.LowWater = max(1, m.cfg.HighWater/c.Between(1, 8))
-	can := zc.Kernel{SendZC: true, FixedVectors: c.Intn(2) == 0, Threshold: 8 << 10}
+	can := zc.Kernel{SendZC: true, Vectors: c.Intn(4) != 3, FixedVectors: c.Intn(2) == 0, Threshold: 8 << 10}
 	if m.flood {
 		f = simring.Faults{Batched: 1, Enter: f.Enter, FalseCopied: f.FalseCopied, LateWake: f.LateWake, Reordered: f.Reordered}
 		m.cfg.MaxPinned = m.cfg.ArenaSize
