@@ -115,7 +115,7 @@ type fileItem struct {
 	chosen bool
 	route  zc.Route
 	reason zc.Reason
-	pages  bool // its pages go by zero-copy out of the page cache: as long as that holds them
+	pages  bool // it goes out of the page cache as it is, by zero-copy or a copy: as long as that holds it
 
 	// And of the next stretch, or the one that is being read.
 	way    zc.Decision
@@ -159,9 +159,9 @@ func (l *loop) chooseFile(c *Conn, f *fileItem) {
 	switch {
 	case ok:
 		f.route, f.reason = zc.ZeroCopy, why
-		f.pages = f.left > smallFile // smaller ones leave with their header
+		f.pages = f.left > smallFile // smaller ones leave with their header, from one buffer
 	case f.left <= smallFile:
-		f.route, f.reason = zc.Copy, zc.FileTooSmall
+		f.route, f.reason, f.pages = zc.Copy, zc.FileTooSmall, true
 	default:
 		f.route, f.reason = zc.Sendfile, why
 	}
@@ -196,8 +196,9 @@ func (l *loop) pumpFile(c *Conn) {
 	}
 }
 
-// pumpPages has the next pages of a file ready for submitSend, to go by zero-copy, the cheapest way there is:
-// nothing is read, and nothing copied. It reports false where they do not, and the rest of the file is read into the arena.
+// pumpPages has the next pages of a file ready for submitSend, behind what is queued before them: nothing is read
+// first, and by zero-copy nothing is copied. It reports false where the page cache does not hold them, or they
+// cannot be mapped, and the rest of the file is read into the arena.
 func (l *loop) pumpPages(c *Conn, f *fileItem) bool {
 	if c.sending != nil || c.polling {
 		return true // not yet

@@ -52,7 +52,7 @@ func (l *loop) submitSend(c *Conn) {
 	for n < maxSegments && n < q.len() {
 		it := q.at(n)
 		if it.file != nil {
-			if f = it.file; f.ready == 0 || n > 0 && !l.can.Vectors {
+			if f = it.file; f.ready == 0 || n > 0 && f.route == zc.ZeroCopy && !l.can.Vectors {
 				f = nil
 				break
 			}
@@ -80,7 +80,7 @@ func (l *loop) submitSend(c *Conn) {
 	if op == nil {
 		return
 	}
-	d := l.route(c, sizes[:n], f != nil)
+	d := l.route(c, sizes[:n], f)
 	if d.Route == zc.ZeroCopy {
 		op.charge = 0
 		for i := range d.Segments {
@@ -94,7 +94,7 @@ func (l *loop) submitSend(c *Conn) {
 			d = zc.Decision{Route: zc.Copy, Reason: zc.OverBudget, Segments: n}
 		}
 	}
-	if f != nil && d.Segments == n && d.Route != zc.ZeroCopy { // what is before the pages is copied, and sendfile takes them
+	if f != nil && d.Segments == n && d.Route != f.route { // what is before the pages is copied, and sendfile takes them
 		if n == 1 {
 			l.freeSend(op)
 			f.way = zc.Decision{Route: zc.Sendfile, Reason: d.Reason}
@@ -166,9 +166,11 @@ func (l *loop) submitOp(c *Conn, op *sendOp, d zc.Decision, want uint32, more bo
 	l.prepSend(op, c.fd, flags)
 }
 
-// route decides how the pieces at the head of the queue are sent, the last of which may be file pages.
-func (l *loop) route(c *Conn, sizes []uint32, pages bool) zc.Decision {
+// route decides how the pieces at the head of the queue are sent, the last of which may be pages of a file.
+func (l *loop) route(c *Conn, sizes []uint32, f *fileItem) zc.Decision {
 	switch {
+	case f != nil && f.route == zc.Copy:
+		return zc.Decision{Route: zc.Copy, Reason: f.reason, Segments: len(sizes)}
 	case c.copyOnce:
 		c.copyOnce = false
 		return zc.Decision{Route: zc.Copy, Reason: zc.ShortOfMemory, Segments: len(sizes)}
@@ -176,7 +178,7 @@ func (l *loop) route(c *Conn, sizes []uint32, pages bool) zc.Decision {
 		return zc.Decision{Route: zc.Copy, Reason: zc.Demoted, Segments: len(sizes)}
 	}
 	can := l.can
-	can.FixedVectors = can.FixedVectors || pages // which are not registered, and so can be gathered with what is
+	can.FixedVectors = can.FixedVectors || f != nil // which are not registered, and so can be gathered with what is
 	d := l.cfg.Policy.Route(can, c.sock, sizes)
 	d.Reason = c.queue.fileReason(d)
 	return d
@@ -201,14 +203,16 @@ func (l *loop) prepSend(op *sendOp, fd int, flags uint32) {
 		}
 	}
 	switch {
-	case pages != 0 && op.segs == 0:
-		e.PrepSendZC(fd, pages, op.Want, flags, l.usage)
-	case pages != 0:
-		e.PrepSendMsgZC(fd, op.msg.Addr(), flags, l.usage)
-	case op.Route == zc.Copy && op.segs == 1:
+	case op.Route == zc.Copy && op.segs == 0:
+		e.PrepSend(fd, pages, op.Want, flags)
+	case op.Route == zc.Copy && op.segs == 1 && pages == 0:
 		e.PrepSend(fd, first.Addr(), op.Want, flags)
 	case op.Route == zc.Copy:
 		e.PrepSendMsg(fd, op.msg.Addr(), flags)
+	case op.segs == 0:
+		e.PrepSendZC(fd, pages, op.Want, flags, l.usage)
+	case pages != 0:
+		e.PrepSendMsgZC(fd, op.msg.Addr(), flags, l.usage)
 	case op.segs == 1:
 		e.PrepSendZC(fd, first.Addr(), op.Want, flags, l.usage)
 		e.FixedBuffer(first.Index())

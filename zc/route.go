@@ -42,7 +42,7 @@ const (
 	ShortOfMemory                // copy: the kernel refused the zero-copy send with ENOBUFS or ENOMEM
 	NoBuffers                    // sendfile: the arena had no buffer for the file's bytes
 	Demoted                      // copy: from private memory, the peer having held up shared memory
-	FileTooSmall                 // a small file's bytes were read into the arena, to leave with their header
+	FileTooSmall                 // copy: a small file left with its header
 	NotResident                  // a file's bytes were read into the arena: for them sendfile would have waited for the disk
 	CacheUnknown                 // the same, where the kernel does not say what the page cache holds
 

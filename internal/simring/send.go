@@ -69,10 +69,10 @@ func (r *Ring) startSend(q *request) {
 		return
 	}
 	o := &send{q: q, sock: s, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
-	payload := memory // a copy may be of private memory
+	var payload func(uint64, int) []byte
 	if o.zc && e.IoPrio&ring.RecvSendFixedBuf != 0 {
 		payload = r.registered
-	} else if o.zc {
+	} else {
 		payload = o.filePages
 	}
 	if e.Opcode == ring.OpSend || e.Opcode == ring.OpSendZC {
@@ -121,18 +121,21 @@ func (r *Ring) startSend(q *request) {
 	}
 }
 
-// filePages is memory that is a mapped file, of which the page cache must be known to hold those pages, or the arena.
+// filePages is memory that is a mapped file, of which the page cache must be known to hold those pages, or the arena;
+// a copy may also be of private memory.
 func (o *send) filePages(addr uint64, n int) []byte {
 	w := o.q.r.w
 	f, off := w.mappedAt(addr)
 	switch {
-	case f == nil:
+	case f == nil && o.zc:
 		return o.q.r.registered(addr, n)
+	case f == nil:
+		return memory(addr, n)
 	case off+int64(n) > f.size:
-		w.fail("zero-copy send of %d bytes of a file beyond its end", n)
+		w.fail("send of %d bytes of a file beyond its end", n)
 		return make([]byte, n)
 	case !all(span(f.cache.seen, off, int64(n))):
-		w.fail("zero-copy send of %d bytes of a file from %d without knowing that the page cache holds them: the loop would wait for the disk", n, off)
+		w.fail("send of %d bytes of a file from %d without knowing that the page cache holds them: the loop would wait for the disk", n, off)
 	}
 	o.file = f
 	f.users++
