@@ -29,6 +29,7 @@ type File struct {
 	align  int64
 
 	mapped atomic.Pointer[mapping] // nil: not tried yet
+	sent   atomic.Bool             // it has been asked for before
 }
 
 // mapping is a file in the address space, for zero-copy sends to take its pages.
@@ -161,7 +162,8 @@ func (l *loop) chooseFile(c *Conn, f *fileItem) {
 		f.route, f.reason = zc.ZeroCopy, why
 		f.pages = f.left > smallFile // smaller ones leave with their header, from one buffer
 	case f.left <= smallFile:
-		f.route, f.reason, f.pages = zc.Copy, zc.FileTooSmall, true
+		f.route, f.reason = zc.Copy, zc.FileTooSmall
+		f.pages = f.f.sent.Swap(true) // to map what is asked for once costs more than to read it
 	default:
 		f.route, f.reason = zc.Sendfile, why
 	}

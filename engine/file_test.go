@@ -400,6 +400,37 @@ func TestAFileGoesBySendfileWhenTheArenaIsUsedUp(t *testing.T) {
 	}
 }
 
+// A small file that is asked for again is not read any more: the page cache has it.
+func TestASmallFileIsReadOnce(t *testing.T) {
+	needsCachestat(t)
+	const size = 10_000
+	e := newEngine(t, Config{Policy: copying, ArenaSize: 2 * bufreg.MaxBuffer})
+	f := NewFile(poolFile(t, size))
+	defer f.Release()
+	for i, why := range []zc.Reason{zc.NoBuffers, zc.FileTooSmall} {
+		route := []zc.Route{zc.Sendfile, zc.Copy}[i]
+		k := connect(t, e, &handler{}, 0)
+		held := leaseAll(t, e, bufreg.MaxBuffer)
+		before := e.Stats().Sends.By[route][why].Bytes
+		k.do(func(c *Conn) {
+			if err := c.SendFile(f.Retain(), 0, size); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+		})
+		got := k.peer.hearAll()
+		k.peer.Close()
+		k.wantEnd(nil)
+		for _, b := range held {
+			b.Release()
+		}
+		wantDigest(t, got, 0, size)
+		if n := e.Stats().Sends.By[route][why].Bytes - before; n != size {
+			t.Errorf("request %d: %d bytes by %v because of %v, want %d", i+1, n, route, why, size)
+		}
+	}
+}
+
 // leaseAll leases n bytes at a time until nothing is left.
 func leaseAll(tb testing.TB, e *Engine, n int) (all []bufreg.Buffer) {
 	tb.Helper()

@@ -73,6 +73,7 @@ func (s *Stepped) Drain(timeout time.Duration) {
 func (s *Stepped) File(fd, direct int, align int64, name string, end func() error) *File {
 	f := newFile(fd, name, end)
 	f.direct.Store(int32(direct))
+	f.sent.Store(true) // so that small ones go the way of those too
 	f.align = align
 	return f
 }
