@@ -9,16 +9,24 @@ import (
 	"testing"
 )
 
-// A zero-copy send charges a socket by the offset inside a huge page, so the arena must
-// have none: the mapping carries the flag "nh" (proc_pid_smaps(5)).
-func TestArenaHasNoHugePages(t *testing.T) {
+// A zero-copy send charges a socket by the offset inside a huge page, so an arena must have none, unless
+// they are asked for: the mapping carries the flag "nh", or "hg" (proc_pid_smaps(5)).
+func TestTheArenaHasHugePagesOnlyWhereTheyAreAskedFor(t *testing.T) {
 	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
 		t.Skip("the kernel has no huge pages:", err)
 	}
-	r := newRegistry(t, 4<<20)
-	flags := mappingFlags(t, uintptr(pointerTo(r.mem, 0)))
-	if !slices.Contains(flags, "nh") {
-		t.Errorf("the arena's mapping has the flags %v, want nh among them", flags)
+	for want, open := range map[string]func(int) (*Registry, error){"nh": New, "hg": NewHuge} {
+		r, err := open(4 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags := mappingFlags(t, uintptr(pointerTo(r.mem, 0)))
+		if !slices.Contains(flags, want) {
+			t.Errorf("the arena's mapping has the flags %v, want %s among them", flags, want)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

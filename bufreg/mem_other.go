@@ -4,6 +4,6 @@ package bufreg
 
 import "sluice/ring"
 
-func mapArena(int) ([]byte, error) { return nil, ring.ErrUnsupported }
+func mapArena(int, bool) ([]byte, error) { return nil, ring.ErrUnsupported }
 
 func unmapArena([]byte) error { return nil }

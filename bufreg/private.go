@@ -17,7 +17,7 @@ func (r *Registry) Private(b Buffer) (Buffer, error) {
 		r.private.Add(-size)
 		return Buffer{}, ErrNoBuffers
 	}
-	mem, err := mapArena(cl.size())
+	mem, err := mapArena(cl.size(), false)
 	if err != nil {
 		r.private.Add(-size)
 		return Buffer{}, fmt.Errorf("map a private copy of %d bytes: %w", b.Len(), err)

@@ -57,7 +57,14 @@ type slab struct {
 
 // New maps an arena of size bytes, rounded up to whole slabs of 1 MiB; zero means
 // [DefaultSize]. Nothing is pinned before [Registry.Attach].
-func New(size int) (*Registry, error) {
+func New(size int) (*Registry, error) { return newArena(size, false) }
+
+// NewHuge is New, and asks for transparent huge pages (madvise(2), MADV_HUGEPAGE). Packets of a BIG TCP device are then larger
+// than 64 KiB, since their 17 fragments are. But the kernel charges each piece of a zero-copy send to its socket by its offset in
+// the huge page, as if it were up to 2 MiB: unless net.ipv4.tcp_wmem allows some ten times of what is to be in flight, sends stall.
+func NewHuge(size int) (*Registry, error) { return newArena(size, true) }
+
+func newArena(size int, huge bool) (*Registry, error) {
 	if size == 0 {
 		size = DefaultSize
 	}
@@ -65,7 +72,7 @@ func New(size int) (*Registry, error) {
 		return nil, fmt.Errorf("an arena of %d bytes: it must have 1 to %d", size, MaxSize)
 	}
 	size = (size + MaxBuffer - 1) &^ (MaxBuffer - 1)
-	mem, err := mapArena(size)
+	mem, err := mapArena(size, huge)
 	if err != nil {
 		return nil, fmt.Errorf("map an arena of %d bytes: %w", size, err)
 	}

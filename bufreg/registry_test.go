@@ -226,7 +226,7 @@ func TestCloseAgainstLease(t *testing.T) {
 
 func TestRegionsCoverTheArenaInPiecesThatTheKernelTakes(t *testing.T) {
 	const size = 2*regionSize + 3<<20
-	mem, err := mapArena(size) // never touched: it costs nothing
+	mem, err := mapArena(size, false) // never touched: it costs nothing
 	if err != nil {
 		t.Skip(err)
 	}

@@ -20,6 +20,9 @@ type Config struct {
 	// or less where RLIMIT_MEMLOCK does not allow that; a size that is asked for is an error
 	// where it is not allowed.
 	ArenaSize int
+	// HugePages has the arena in huge pages. It pays for streams of leased buffers on devices with BIG TCP, and costs a
+	// great deal elsewhere: bufreg.NewHuge says why. Files leave from the page cache, which it does not change.
+	HugePages bool
 	// Policy says when sends are zero-copy. The zero value decides by kernel and by path.
 	Policy zc.Policy
 	// CopyOnly permits kernels without SEND_ZC, down to 5.10; no send is zero-copy then.

@@ -91,7 +91,11 @@ func (e *Engine) start(arena int) (err error) {
 }
 
 func (e *Engine) makeLoops(arena int) (err error) {
-	if e.reg, err = bufreg.New(arena); err != nil {
+	newArena := bufreg.New
+	if e.cfg.HugePages {
+		newArena = bufreg.NewHuge
+	}
+	if e.reg, err = newArena(arena); err != nil {
 		return err
 	}
 	size := e.reg.Size()

@@ -63,11 +63,12 @@ func main() {
 	warm := flag.Float64("warm", 0, "GB to send before measuring begins")
 	conns := flag.Int("conns", 1, "connections")
 	threshold := flag.Int("zc-threshold", -1, "zero-copy from this many bytes; -1: decided by kernel and path")
+	huge := flag.Bool("huge-pages", false, "keep the source in huge pages: for devices with BIG TCP")
 	flag.Parse()
 	if flag.NArg() != 1 || *size < 1 || *size > bufreg.MaxBuffer || *conns < 1 {
 		log.Fatal("usage: stream [flags] host:port")
 	}
-	cfg := engine.Config{Loops: 1, ArenaSize: 2 * max(*memory, *size) * max(1, bufreg.MinBuffer / *size), HighWater: 2 * *size, LowWater: *size + 1, MaxQueued: 64 << 20}
+	cfg := engine.Config{Loops: 1, HugePages: *huge, ArenaSize: 2 * max(*memory, *size) * max(1, bufreg.MinBuffer / *size), HighWater: 2 * *size, LowWater: *size + 1, MaxQueued: 64 << 20}
 	if *threshold >= 0 {
 		cfg.Policy = zc.Policy{Mode: zc.Fixed, Threshold: *threshold}
 	}
