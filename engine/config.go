@@ -101,8 +101,8 @@ const (
 	// 1 MiB a response of that size cost a third more over loopback.
 	fileChunk = 256 << 10
 	// mapLimit is the size up to which a file is mapped, to send its pages by zero-copy: its page tables take up to
-	// 1/512 of that, 128 KiB, for as long as it is open.
-	mapLimit = 64 << 20
+	// 1/512 of that, 512 KiB, for as long as it is open. Larger ones go by sendfile.
+	mapLimit = 256 << 20
 	// residentFor is how long the page cache is taken to hold what it held: to ask costs a twentieth of sending 256 KiB,
 	// and popular pages are not what goes first.
 	residentFor = 10 * time.Millisecond

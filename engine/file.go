@@ -199,15 +199,21 @@ func (l *loop) pumpFile(c *Conn) {
 }
 
 // pumpPages has the next pages of a file ready for submitSend, behind what is queued before them: nothing is read
-// first, and by zero-copy nothing is copied. It reports false where the page cache does not hold them, or they
-// cannot be mapped, and the rest of the file is read into the arena.
+// first, and by zero-copy nothing is copied. It reports false where the page cache does not hold them, and the rest of the
+// file is read into the arena, and where they cannot be mapped.
 func (l *loop) pumpPages(c *Conn, f *fileItem) bool {
 	if c.sending != nil || c.polling {
 		return true // not yet
 	}
 	n := int(min(f.left, maxSendBytes))
-	f.pages = l.residency(f.f, f.off, n) == kernel.Resident && f.off+int64(n) <= int64(len(f.f.pages(l.sys)))
-	if f.pages {
+	switch {
+	case l.residency(f.f, f.off, n) != kernel.Resident:
+		f.pages = false
+	case f.off+int64(n) > int64(len(f.f.pages(l.sys))):
+		if f.pages = false; f.route == zc.ZeroCopy {
+			f.route, f.reason = zc.Sendfile, zc.Unmapped // to read what is there for zero-copy costs more
+		}
+	default:
 		f.ready = n
 	}
 	return f.pages

@@ -45,6 +45,7 @@ const (
 	FileTooSmall                 // copy: a small file left with its header
 	NotResident                  // a file's bytes were read into the arena: for them sendfile would have waited for the disk
 	CacheUnknown                 // the same, where the kernel does not say what the page cache holds
+	Unmapped                     // sendfile: the file cannot be mapped, or is too large to be
 
 	NumReasons = iota
 )
@@ -52,7 +53,7 @@ const (
 func (r Reason) String() string {
 	return [NumReasons]string{"above-threshold", "below-threshold", "fixed-policy", "small-segments", "path-copies", "probe",
 		"over-budget", "ktls", "unix-socket", "socket-copies", "policy-off", "no-send-zc", "no-fixed-vectors", "short-of-memory", "no-buffers", "demoted", "file-too-small",
-		"not-resident", "cache-unknown"}[r]
+		"not-resident", "cache-unknown", "unmapped"}[r]
 }
 
 // Mode is who sets the threshold.

@@ -79,7 +79,7 @@ func TestRoute(t *testing.T) {
 		})
 		returned[tt.want.Reason] = true
 	}
-	elsewhere := []Reason{Probe, OverBudget, ShortOfMemory, NoBuffers, Demoted, FileTooSmall, NotResident, CacheUnknown} // what the engine decides
+	elsewhere := []Reason{Probe, OverBudget, ShortOfMemory, NoBuffers, Demoted, FileTooSmall, NotResident, CacheUnknown, Unmapped} // what the engine decides
 	for why := range Reason(NumReasons) {
 		if returned[why] == slices.Contains(elsewhere, why) {
 			t.Errorf("reason %v: the table has it: %v", why, returned[why])
