@@ -99,7 +99,7 @@ func TestABlackHoledPeerIsGivenUpAndOthersGoOn(t *testing.T) {
 					})
 				}
 				eventually(t, "transfers to the neighbours", begun.Load)
-				if st := s.eng.Stats(); w.route == zc.ZeroCopy && st.Arena.Pinned == 0 {
+				if st := s.eng.Stats(); w.route == zc.ZeroCopy && st.Pinned == 0 {
 					t.Error("nothing is pinned: nothing is at stake")
 				}
 				fault.fall(here, lost)
