@@ -22,9 +22,9 @@ type program struct {
 
 var programs = []program{
 	{name: "ring", pkg: "ring"},
-	{name: "bufreg", pkg: "bufreg", run: "^Test(Attach|ArenaHasNoHugePages)"}, // the rest needs no kernel
+	{name: "bufreg", pkg: "bufreg", run: "^Test(Attach|TheArenaHasHugePages)"}, // the rest needs no kernel
 	{name: "engine", pkg: "engine", notOn: map[string]string{"5.10": "its tests need 6.0; engines that only copy are seen in kernels"}},
-	{name: "bench", pkg: "internal/bench", run: "^TestWhatLeavesByKTLS", notOn: map[string]string{"5.10": "the engine that it measures needs 6.0"}},
+	{name: "bench", pkg: "internal/bench", run: "^Test(WhatLeavesByKTLS)", notOn: map[string]string{"5.10": "the engine that it measures needs 6.0"}},
 	{name: "kernels", pkg: "integration/kernels", cmd: "cmd/uringserve"},
 }
 

@@ -80,9 +80,9 @@ func TestCellsAreInterleavedAndTheirFilesGo(t *testing.T) {
 		order = append(order, c.Key.String())
 	}
 	want := []string{
-		"loopback, nginx-nopush-on, 1 KiB, 1 connections", "loopback, nginx-nopush-off, 1 KiB, 1 connections",
+		"loopback, nginx-nopush-on, 1 KiB, 1 connection", "loopback, nginx-nopush-off, 1 KiB, 1 connection",
 		"loopback, nginx-nopush-on, 1 KiB, 16 connections", "loopback, nginx-nopush-off, 1 KiB, 16 connections",
-		"loopback, nginx-nopush-on, 4 KiB, 1 connections",
+		"loopback, nginx-nopush-on, 4 KiB, 1 connection",
 	}
 	if len(cells) != 8 || !slices.Equal(order, want) {
 		t.Errorf("%d cells begin with %q", len(cells), order)

@@ -22,7 +22,7 @@ func streamed(t *testing.T, j streamJob) (Sample, error) {
 	if j.CPUs == nil {
 		j.CPUs = []int{cpu}
 	}
-	j.Warm, j.Window = 20*time.Millisecond, 20*time.Millisecond
+	j.Warm, j.Window = 50*time.Millisecond, 200*time.Millisecond
 	s, err := place.stream(t.Context(), j)
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
