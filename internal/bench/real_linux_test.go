@@ -67,7 +67,7 @@ func TestEveryMechanismMovesBytesFromEverySource(t *testing.T) {
 // check doubts a sample.
 func check(t *testing.T, m Mechanism, s Sample) {
 	t.Helper()
-	if s.Bytes == 0 || s.Ops == 0 || s.Bytes%4096 != 0 {
+	if s.Bytes == 0 || s.Ops == 0 { // no multiple of anything: a signal cuts a call
 		t.Errorf("%d bytes by %d calls", s.Bytes, s.Ops)
 	}
 	// A process on one processor cannot use more than that; a poller is on a second one.
