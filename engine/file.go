@@ -149,7 +149,7 @@ func (c *Conn) SendFile(f *File, off, n int64) error {
 }
 
 // chooseFile decides once how a file goes: by zero-copy where that is allowed and pays; else a
-// small one through the arena, to leave with its header in one send, and a large one by
+// small one by a copy, to leave with its header in one send, and a large one by
 // sendfile, which copies nothing on the way to the socket.
 func (l *loop) chooseFile(c *Conn, f *fileItem) {
 	if f.chosen {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -106,35 +107,54 @@ func (f *placeFlags) check() (err error) {
 
 // open makes the places. The caller calls leave at the end.
 func (f *placeFlags) open() (places []*bench.Place, leave func() error, err error) {
+	_, peer := bench.Processors()
+	loopback := func() (*bench.Place, error) { return bench.Loopback(context.Background(), peer) }
+	places, leave, err = openPlaces(f, loopback, bench.Wire, func(p *bench.Place) error { return p.Close() })
+	if err == nil && f.udp {
+		p, failed := bench.BlackHole()
+		if failed != nil {
+			return nil, nil, errors.Join(failed, leave())
+		}
+		made := leave
+		places, leave = append(places, p), func() error { return errors.Join(made(), p.Close()) }
+	}
+	return places, leave, err
+}
+
+// openPlaces makes the places that the flags ask for, of any part's kind. The caller calls leave at the end.
+func openPlaces[P any](f *placeFlags, loopback func() (P, error), onWire func(string, wire.Options) (P, error), end func(P) error) (places []P, leave func() error, err error) {
 	leave = func() (err error) {
 		for _, p := range places {
-			err = errors.Join(err, p.Close())
+			err = errors.Join(err, end(p))
 		}
 		return err
 	}
-	add := func(p *bench.Place, err error) error {
+	add := func(p P, err error) error {
 		if err == nil {
 			places = append(places, p)
 		}
 		return err
 	}
 	if f.loopback {
-		_, peer := bench.Processors()
-		err = add(bench.Loopback(context.Background(), peer))
+		err = add(loopback())
 	}
 	if err == nil && f.wire {
-		err = add(bench.Wire(bench.WireName, wire.Options{}))
+		err = add(onWire(bench.WireName, wire.Options{}))
 	}
 	if err == nil && f.bigTCP != "" {
-		err = add(bench.Wire(bench.BigTCPName, wire.Options{GSO: min(f.gso, 8*65535)}))
-	}
-	if err == nil && f.udp {
-		err = add(bench.BlackHole())
+		err = add(onWire(bench.BigTCPName, wire.Options{GSO: min(f.gso, 8*65535)}))
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, leave())
 	}
 	return places, leave, nil
+}
+
+// rising is numbers in their order, each once.
+func rising(n []int) []int {
+	n = slices.Clone(n)
+	slices.Sort(n)
+	return slices.Compact(n)
 }
 
 // measure takes the samples of a part.

@@ -68,8 +68,7 @@ func (f *mechanismFlags) plan() (p bench.MechanismPlan, err error) {
 			}
 			p.Sizes = append(p.Sizes, n)
 		}
-		slices.Sort(p.Sizes)
-		p.Sizes = slices.Compact(p.Sizes)
+		p.Sizes = rising(p.Sizes)
 	}
 	if len(f.only) > 0 {
 		p.Mechanisms = nil

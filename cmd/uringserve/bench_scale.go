@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/internal/bench"
-	"sluice/internal/wire"
 )
 
 // scaleFlags is the command line of bench scale.
@@ -84,42 +83,6 @@ func (f *scaleFlags) plan() (p bench.ScalePlan, err error) {
 	return p, f.places.check()
 }
 
-// rising is numbers in their order, each once.
-func rising(n []int) []int {
-	n = slices.Clone(n)
-	slices.Sort(n)
-	return slices.Compact(n)
-}
-
-// openScale makes the places. The caller calls leave at the end.
-func (f *placeFlags) openScale() (places []*bench.ScalePlace, leave func() error, err error) {
-	leave = func() (err error) {
-		for _, p := range places {
-			err = errors.Join(err, p.Close())
-		}
-		return err
-	}
-	add := func(p *bench.ScalePlace, err error) error {
-		if err == nil {
-			places = append(places, p)
-		}
-		return err
-	}
-	if f.loopback {
-		err = add(bench.ScaleLoopback(context.Background()))
-	}
-	if err == nil && f.wire {
-		err = add(bench.ScaleWire(bench.WireName, wire.Options{}))
-	}
-	if err == nil && f.bigTCP != "" {
-		err = add(bench.ScaleWire(bench.BigTCPName, wire.Options{GSO: min(f.gso, 8*65535)}))
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, leave())
-	}
-	return places, leave, nil
-}
-
 func (f *scaleFlags) run(ctx context.Context, out io.Writer) (err error) {
 	plan, err := f.plan()
 	if err != nil {
@@ -128,7 +91,8 @@ func (f *scaleFlags) run(ctx context.Context, out io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	machine := bench.LookAtMachine()
-	places, leave, err := f.places.openScale()
+	places, leave, err := openPlaces(&f.places, func() (*bench.ScalePlace, error) { return bench.ScaleLoopback(context.Background()) }, bench.ScaleWire,
+		func(p *bench.ScalePlace) error { return p.Close() })
 	if err != nil {
 		return err
 	}

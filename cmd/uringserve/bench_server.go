@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/internal/bench"
-	"sluice/internal/wire"
 )
 
 // serverFlags is the command line of bench server.
@@ -68,8 +66,7 @@ func (f *serverFlags) plan() (p bench.ServerPlan, err error) {
 			}
 			p.Sizes = append(p.Sizes, n)
 		}
-		slices.Sort(p.Sizes)
-		p.Sizes = slices.Compact(p.Sizes)
+		p.Sizes = rising(p.Sizes)
 	}
 	if len(f.conns) > 0 {
 		p.Conns = nil
@@ -80,8 +77,7 @@ func (f *serverFlags) plan() (p bench.ServerPlan, err error) {
 			}
 			p.Conns = append(p.Conns, n)
 		}
-		slices.Sort(p.Conns)
-		p.Conns = slices.Compact(p.Conns)
+		p.Conns = rising(p.Conns)
 	}
 	if len(f.only) > 0 {
 		p.Servers = nil
@@ -100,30 +96,6 @@ func (f *serverFlags) plan() (p bench.ServerPlan, err error) {
 	return p, f.places.check()
 }
 
-// openServers makes the places for clients of servers.
-func (f *placeFlags) openServers() (places []*bench.ServerPlace, err error) {
-	if f.loopback {
-		places = append(places, bench.ServerLoopback())
-	}
-	wires := map[string]wire.Options{}
-	if f.wire {
-		wires[bench.WireName] = wire.Options{}
-	}
-	if f.bigTCP != "" {
-		wires[bench.BigTCPName] = wire.Options{GSO: min(f.gso, 8*65535)}
-	}
-	for _, name := range []string{bench.WireName, bench.BigTCPName} {
-		if options, ok := wires[name]; ok {
-			p, err := bench.ServerWire(name, options)
-			if err != nil {
-				return nil, err
-			}
-			places = append(places, p)
-		}
-	}
-	return places, nil
-}
-
 func (f *serverFlags) run(ctx context.Context, out io.Writer) (err error) {
 	plan, err := f.plan()
 	if err != nil {
@@ -131,7 +103,9 @@ func (f *serverFlags) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if plan.Places, err = f.places.openServers(); err != nil {
+	loopback := func() (*bench.ServerPlace, error) { return bench.ServerLoopback(), nil }
+	nothing := func(*bench.ServerPlace) error { return nil } // each sample makes and ends its own
+	if plan.Places, _, err = openPlaces(&f.places, loopback, bench.ServerWire, nothing); err != nil {
 		return err
 	}
 	machine := bench.LookAtMachine()
