@@ -230,18 +230,18 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 	const idle = 200 * time.Millisecond
 	e := newEngine(t, Config{IdleTimeout: idle})
 	k := connect(t, e, echo(), 0)
+	since := time.Now() // the connection is active after this, by an unknown time
 	k.peer.say([]byte("hello"))
 	k.peer.hear([]byte("hello"))
-	since := time.Now()
 	k.wantEnd(ErrIdle)
-	if took := time.Since(since); took < idle*2/3 || took > 10*idle {
+	if took := time.Since(since); took < idle || took > patience/2 {
 		t.Errorf("the connection ended after %v, want about %v", took, idle)
 	}
 }
 
 func TestTrafficInEitherDirectionIsNotIdleness(t *testing.T) {
 	inTime(t)
-	const idle, times = 600 * time.Millisecond, 10
+	const idle, times = 1500 * time.Millisecond, 10
 	for name, step := range map[string]func(k *link){
 		"receiving": func(k *link) { k.peer.say([]byte("x")) },
 		"sending": func(k *link) {

@@ -102,8 +102,8 @@ func TestABlackHoledPeerIsGivenUpAndOthersGoOn(t *testing.T) {
 				if st := s.eng.Stats(); w.route == zc.ZeroCopy && st.Pinned == 0 {
 					t.Error("nothing is pinned: nothing is at stake")
 				}
+				since := time.Now() // there is progress until the fault falls
 				fault.fall(here, lost)
-				since := time.Now()
 				fallen.Store(true)
 				for _, c := range gone {
 					if err := s.end(c.LocalAddr()); !errors.Is(err, engine.ErrStalled) {
