@@ -20,6 +20,8 @@ import (
 	"sluice/zc"
 )
 
+const pageSize = 4096
+
 // cacheSystem is the running kernel with a page cache of the test's choice. A sendfile that
 // might have the loop wait for the disk fails the test: of bytes that Residency did not call
 // resident, or where reads are expected to have brought them, that are not.
@@ -28,19 +30,27 @@ type cacheSystem struct {
 	tb       testing.TB
 	holds    func(fd int, off int64, n int) kernel.Residency
 	warmed   bool
-	from, to int64 // the last stretch that was resident
+	resident map[int64]bool // pages that Residency told of
 }
 
 func (s *cacheSystem) Residency(fd int, off int64, n int) kernel.Residency {
 	r := s.holds(fd, off, n)
 	if r == kernel.Resident {
-		s.from, s.to = off, off+int64(n)
+		if s.resident == nil {
+			s.resident = make(map[int64]bool)
+		}
+		for at := off / pageSize; at*pageSize < off+int64(n); at++ {
+			s.resident[at] = true
+		}
 	}
 	return r
 }
 
 func (s *cacheSystem) Sendfile(out, in int, off int64, n int) (int, syscall.Errno) {
-	waits := off < s.from || off+int64(n) > s.to
+	waits := false
+	for at := off / pageSize; at*pageSize < off+int64(n); at++ {
+		waits = waits || !s.resident[at]
+	}
 	if s.warmed {
 		waits = kernel.Running{}.Residency(in, off, n) == kernel.NotResident
 	}

@@ -103,9 +103,9 @@ const (
 	// mapLimit is the size up to which a file is mapped, to send its pages by zero-copy: its page tables take up to
 	// 1/512 of that, 512 KiB, for as long as it is open. Larger ones go by sendfile.
 	mapLimit = 256 << 20
-	// residentFor is how long the page cache is taken to hold what it held: to ask costs a twentieth of sending 256 KiB,
-	// and popular pages are not what goes first.
-	residentFor = 10 * time.Millisecond
+	// residentFor is how long the page cache is taken to hold what it held, or what was sent from it: pages
+	// just used are not what goes first. If they do, one read of the disk holds up the loop.
+	residentFor = 100 * time.Millisecond
 	// readAhead is how much of a file may be in memory and unsent: two chunks, one being sent
 	// while the next is read.
 	readAhead = 2 * fileChunk

@@ -20,6 +20,7 @@ type File struct {
 	f    *os.File // nil in a simulation
 	fd   int
 	name string
+	size int64        // when it was opened; 0: not known
 	end  func() error // closes it
 	refs atomic.Int32
 
@@ -67,7 +68,12 @@ func (f *File) pages(sys kernel.System) []byte {
 func NewFile(f *os.File) *File {
 	file := newFile(int(f.Fd()), f.Name(), f.Close)
 	file.f = f
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() >= directSize {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return file
+	}
+	file.size = info.Size()
+	if file.size >= directSize {
 		if fd, align := sysOpenDirect(file.fd); fd >= 0 {
 			file.direct.Store(int32(fd))
 			file.align = align
@@ -217,27 +223,6 @@ func (l *loop) pumpPages(c *Conn, f *fileItem) bool {
 		f.ready = n
 	}
 	return f.pages
-}
-
-// residency is that of a stretch of a file, as of residentFor ago at most: a response's header and its body, and the
-// next client's, ask for the same.
-func (l *loop) residency(f *File, off int64, n int) kernel.Residency {
-	t := &l.told[f.fd%len(l.told)]
-	if t.file == f && t.from <= off && off+int64(n) <= t.to && l.now < t.until {
-		return kernel.Resident
-	}
-	r := l.sys.Residency(f.fd, off, n)
-	if r == kernel.Resident {
-		*t = told{f, off, off + int64(n), l.now + int64(residentFor)}
-	}
-	return r
-}
-
-// told is a stretch of a file that the page cache held.
-type told struct {
-	file     *File
-	from, to int64
-	until    int64
 }
 
 // decideStretch is the one place where the way of a file's next n bytes is decided, of each

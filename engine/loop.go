@@ -69,8 +69,8 @@ type loop struct {
 	ended     []*Conn
 	reporting []*Conn // have reports to tell, maybe
 
-	heavy    int      // bytes that the next submission may copy or pin
-	told     [64]told // by descriptor
+	heavy    int // bytes that the next submission may copy or pin
+	pages    pageCache
 	draining bool
 	drainBy  int64 // when what is left is aborted; 0: no drain, or done so
 	done     chan struct{}

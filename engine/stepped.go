@@ -67,11 +67,12 @@ func (s *Stepped) Drain(timeout time.Duration) {
 	}
 }
 
-// File is a descriptor of the System as a File, with one reference. direct is another of the
+// File is a descriptor of the System as a File of size bytes, with one reference. direct is another of the
 // same file, for reads around the page cache at multiples of align, or -1. end is called at
 // the last Release.
-func (s *Stepped) File(fd, direct int, align int64, name string, end func() error) *File {
+func (s *Stepped) File(fd, direct int, size, align int64, name string, end func() error) *File {
 	f := newFile(fd, name, end)
+	f.size = size
 	f.direct.Store(int32(direct))
 	f.sent.Store(true) // so that small ones go the way of those too
 	f.align = align

@@ -31,7 +31,14 @@ func (w *World) OpenFile(size int64) (fd int, content func(off, n int64) []byte)
 		f.size = int64(w.Intn(int(size)))
 	}
 	f.cache = w.newPageCache(f.size)
-	return w.open(f), func(off, n int64) []byte { return f.bytes(off, int(n)) }
+	if n := len(w.closed); n > 0 && w.Intn(2) == 1 { // a kernel gives out the lowest that is free
+		fd = w.closed[n-1]
+		w.closed = w.closed[:n-1]
+		w.fds[fd] = f
+	} else {
+		fd = w.open(f)
+	}
+	return fd, func(off, n int64) []byte { return f.bytes(off, int(n)) }
 }
 
 // CloseFile closes a file that OpenFile opened.
@@ -46,6 +53,7 @@ func (w *World) CloseFile(fd int) {
 	}
 	delete(w.fds, f.twin)
 	delete(w.fds, fd)
+	w.closed = append(w.closed, fd)
 }
 
 // MapFile gives the engine a file in memory. Some cannot be mapped.

@@ -304,7 +304,7 @@ func (s *session) sendFile(size int64) {
 	fd, content := m.OpenFile(size)
 	m.files[fd] = true
 	direct, align := m.OpenDirect(fd)
-	f := m.eng.File(fd, direct, align, "file", func() error {
+	f := m.eng.File(fd, direct, size, align, "file", func() error {
 		delete(m.files, fd)
 		m.World.CloseFile(fd)
 		return nil

@@ -55,6 +55,7 @@ type World struct {
 	rings     []*Ring
 	fds       map[int]any // *Socket, *listener, *file, *eventFD
 	nextFD    int
+	closed    []int    // descriptors of files
 	calls     int      // of the engine, in this turn
 	events    []*event // due at some time; few, so looked through
 	violation error
