@@ -66,7 +66,7 @@ func TestParsingAllocatesNothing(t *testing.T) {
 	p.init()
 	raw := []byte(head("GET", "/a/b/c", "User-Agent: test", "Accept: */*", "Connection: keep-alive", "Cookie: a=b; c=d"))
 	if n := testing.AllocsPerRun(1000, func() {
-		if r := p.parse(raw[:headLen(raw)]); r.status != 0 {
+		if r := parseHead(&p, raw); r.status != 0 {
 			t.Fatal(r)
 		}
 	}); n != 0 {

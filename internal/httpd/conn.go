@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"bytes"
 	"errors"
 	"net/http"
 	"strconv"
@@ -30,9 +29,11 @@ func (c *conn) Received(ec *engine.Conn, p []byte) (consumed int) {
 		if c.held = c.waiting || ec.Congested(); c.held {
 			return consumed
 		}
-		rest := bytes.TrimLeft(p[consumed:], "\r\n") // empty lines before a request (RFC 9112, 2.2)
-		consumed = len(p) - len(rest)
-		n := headLen(rest)
+		for consumed < len(p) && (p[consumed] == '\r' || p[consumed] == '\n') {
+			consumed++ // empty lines before a request (RFC 9112, 2.2)
+		}
+		rest := p[consumed:]
+		n, folded := headLen(rest)
 		if n == 0 && len(rest) < maxHead {
 			c.expectMore(len(rest) > 0)
 			break
@@ -41,7 +42,7 @@ func (c *conn) Received(ec *engine.Conn, p []byte) (consumed int) {
 		if n == 0 || n > maxHead {
 			c.held = !c.text(request{close: true}, http.StatusRequestHeaderFieldsTooLarge, "")
 		} else {
-			c.held = !c.answer(c.shard.parser.parse(rest[:n]))
+			c.held = !c.answer(c.shard.parser.parse(rest[:n], folded))
 		}
 		if c.held {
 			return consumed // the same head is presented again

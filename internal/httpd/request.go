@@ -3,6 +3,7 @@ package httpd
 import (
 	"bufio"
 	"bytes"
+	"hash/maphash"
 	"net/http"
 	"strings"
 	"unsafe"
@@ -26,30 +27,46 @@ type parser struct {
 	header fasthttp.RequestHeader
 	in     bytes.Reader
 	buf    *bufio.Reader
+	seen   [seenHeads]seenHead
+	seed   maphash.Seed
 }
+
+// seenHead is a head that came before, and what it says: clients that ask again, and proxies, say the same in the same
+// bytes, and of what a response of 1 KiB takes of a loop a twentieth is parsing. It is of a plain request.
+type seenHead struct {
+	head, path   []byte
+	close, alive bool
+}
+
+const (
+	seenHeads   = 256     // places, each with the head that came last of those that share it
+	maxSeenHead = 1 << 10 // longer ones, with cookies, come from one client only: 256 KiB a loop at most
+)
 
 func (p *parser) init() {
 	p.buf = bufio.NewReaderSize(&p.in, maxHead)
+	p.seed = maphash.MakeSeed()
 }
 
 // headLen is the length of the request head at the start of in, or 0 when it is not
-// complete. It ends with the first empty line, also where lines end with a bare LF: a
-// request behind it must not be taken for a part of it. parse then refuses the head.
-func headLen(in []byte) (n int) {
-	if i := bytes.Index(in, []byte("\n\r\n")); i >= 0 {
-		n = i + 3
-		in = in[:n]
+// complete, and whether a line of it goes on in the next one. It ends with the first empty line, also where
+// lines end with a bare LF: a request behind it must not be taken for a part of it. parse then refuses the head.
+func headLen(in []byte) (n int, folded bool) {
+	for {
+		i := bytes.IndexByte(in[n:], '\n')
+		if i < 0 {
+			return 0, false
+		}
+		n += i + 1
+		switch rest := in[n:]; {
+		case len(rest) > 0 && rest[0] == '\n':
+			return n + 1, folded
+		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+			return n + 2, folded
+		case len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t'):
+			folded = true
+		}
 	}
-	if i := bytes.Index(in, []byte("\n\n")); i >= 0 {
-		n = i + 2
-	}
-	return n
-}
-
-// folded reports whether a line of the head goes on in the next one. That may be refused
-// (RFC 9112, 5.2), and fasthttp unfolds in place: a second look would read something else.
-func folded(head []byte) bool {
-	return bytes.Contains(head, []byte("\n ")) || bytes.Contains(head, []byte("\n\t"))
 }
 
 // conditional are the fields that ServeContent looks at.
@@ -61,12 +78,33 @@ func conditional(key string) bool {
 	return false
 }
 
-// parse splits a complete head.
-func (p *parser) parse(head []byte) request {
+// parse splits a complete head. One with a folded line is refused, as it may be (RFC 9112, 5.2): fasthttp unfolds in
+// place, so that a second look would read something else.
+func (p *parser) parse(head []byte, folded bool) request {
+	if folded {
+		return request{status: http.StatusBadRequest, close: true}
+	}
+	if len(head) > maxSeenHead {
+		return p.split(head)
+	}
+	s := &p.seen[maphash.Bytes(p.seed, head)%seenHeads]
+	if len(s.path) > 0 && bytes.Equal(s.head, head) {
+		return request{method: http.MethodGet, path: str(s.path), plain: true, close: s.close, alive: s.alive}
+	}
+	r := p.split(head)
+	if r.plain && r.status == 0 {
+		s.head, s.path = append(s.head[:0], head...), append(s.path[:0], r.path...)
+		s.close, s.alive = r.close, r.alive
+	}
+	return r
+}
+
+// split is parse of a head that has no folded lines.
+func (p *parser) split(head []byte) request {
 	p.in.Reset(head)
 	p.buf.Reset(&p.in)
 	h := &p.header
-	if err := h.Read(p.buf); err != nil || folded(head) {
+	if err := h.Read(p.buf); err != nil {
 		return request{status: http.StatusBadRequest, close: true}
 	}
 	r := request{method: str(h.Method()), plain: true}

@@ -1,19 +1,26 @@
 package httpd
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
 
+// parseHead parses the head at the start of in, if one is complete.
+func parseHead(p *parser, in []byte) request {
+	n, folded := headLen(in)
+	return p.parse(in[:n], folded)
+}
+
 // parsed is a request whose strings are its own.
 func parsed(tb testing.TB, head string) request {
 	tb.Helper()
-	if n := headLen([]byte(head)); n != len(head) {
+	if n, _ := headLen([]byte(head)); n != len(head) {
 		tb.Fatalf("headLen %d of a head of %d bytes", n, len(head))
 	}
 	var p parser
 	p.init()
-	r := p.parse([]byte(head))
+	r := parseHead(&p, []byte(head))
 	r.method, r.path = strings.Clone(r.method), strings.Clone(r.path)
 	return r
 }
@@ -202,7 +209,7 @@ func TestAHeadEndsWithItsFirstEmptyLine(t *testing.T) {
 		"a\r\n \r\n\r\n":          8,
 		strings.Repeat("x", 1000): 0,
 	} {
-		if got := headLen([]byte(in)); got != want {
+		if got, _ := headLen([]byte(in)); got != want {
 			t.Errorf("%.40q: %d, want %d", in, got, want)
 		}
 	}
@@ -212,11 +219,37 @@ func TestTheParserForgetsTheRequestBefore(t *testing.T) {
 	var p parser
 	p.init()
 	for range 3 {
-		p.parse([]byte("POST /x HTTP/1.0\r\nHost: h\r\nConnection: close\r\nContent-Length: 5\r\nRange: bytes=0-\r\n\r\n"))
-		p.parse([]byte("\x00\r\n\r\n"))
+		parseHead(&p, []byte("POST /x HTTP/1.0\r\nHost: h\r\nConnection: close\r\nContent-Length: 5\r\nRange: bytes=0-\r\n\r\n"))
+		parseHead(&p, []byte("\x00\r\n\r\n"))
 		want := request{method: "GET", path: "/a", plain: true}
-		if got := p.parse([]byte("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")); got != want {
+		if got := parseHead(&p, []byte("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")); got != want {
 			t.Fatalf("%+v, want %+v", got, want)
+		}
+	}
+}
+
+// More heads than the parser remembers, so that they share places, and each is asked for again.
+func TestAHeadThatWasSeenSaysTheSame(t *testing.T) {
+	var p parser
+	p.init()
+	for range 2 {
+		for i := range 20 * seenHeads {
+			for _, c := range []struct {
+				head string
+				want request
+			}{
+				{"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n", request{plain: true}},
+				{"GET /%d HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", request{plain: true, close: true}},
+				{"GET /%d HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", request{plain: true, alive: true}},
+				{"GET /%d HTTP/1.1\r\nHost: h\r\nRange: bytes=0-0\r\n\r\n", request{}},
+			} {
+				c.want.method, c.want.path = "GET", fmt.Sprintf("/%d", i)
+				for range 2 {
+					if got := parseHead(&p, fmt.Appendf(nil, c.head, i)); got != c.want {
+						t.Fatalf("%q: %+v, want %+v", fmt.Sprintf(c.head, i), got, c.want)
+					}
+				}
+			}
 		}
 	}
 }
