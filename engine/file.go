@@ -136,7 +136,8 @@ type fileItem struct {
 // fails. They leave by zero-copy, out of the page cache or from registered memory, or by sendfile(2), whichever
 // suits the connection, and never pass through the Go heap; no loop waits for a disk. What was picked,
 // for each stretch, Stats.Sends counts by route and reason. A file that turns out to be shorter
-// ends the connection with ErrFileTruncated.
+// ends the connection with ErrFileTruncated. What continues the stretch of the call before is sent with it, as if
+// it were one.
 //
 // Errors: ErrClosed, ErrBacklogFull.
 func (c *Conn) SendFile(f *File, off, n int64) error {
@@ -147,6 +148,11 @@ func (c *Conn) SendFile(f *File, off, n int64) error {
 	if err != nil || n == 0 {
 		f.Release()
 		return err
+	}
+	if c.queue.extendFile(f, off, n) {
+		f.Release()
+		c.mark()
+		return nil
 	}
 	it := c.loop.fileItems.get()
 	*it = fileItem{f: f, off: off, left: n}

@@ -560,3 +560,46 @@ func TestAbortCancelsTheReadThatIsInFlight(t *testing.T) {
 	k.do((*Conn).Abort)
 	k.wantEnd(ErrAborted)
 }
+
+// Stretches that continue one another, each a small file by itself, and the first on its way when the others come.
+func TestStretchesThatContinueEachOtherLeaveAsOne(t *testing.T) {
+	inTime(t)
+	const piece, pieces = 16 << 10, 64
+	for _, policy := range []zc.Policy{everything, copying} {
+		t.Run(fmt.Sprintf("policy %v", policy.Mode), func(t *testing.T) {
+			e := newEngine(t, Config{Policy: policy})
+			k := connect(t, e, &handler{}, 0)
+			file := NewFile(poolFile(t, pieces*piece))
+			for _, stretch := range [][2]int64{{0, 1}, {1, pieces - 1}} {
+				k.do(func(c *Conn) {
+					for i := range stretch[1] {
+						if err := c.SendFile(file.Retain(), (stretch[0]+i)*piece, piece); err != nil {
+							t.Errorf("send piece %d: %v", i, err)
+						}
+					}
+					if want := stretch[1] * piece; c.Queued() < want {
+						t.Errorf("%d bytes are queued, want %d", c.Queued(), want)
+					}
+				})
+			}
+			k.do((*Conn).Close)
+			got := k.peer.hearAll()
+			k.peer.Close()
+			k.wantEnd(nil)
+			wantDigest(t, got, 0, pieces*piece)
+			var sends uint64
+			for _, reasons := range e.Stats().Sends.By {
+				for _, n := range reasons {
+					sends += n.Sends
+				}
+			}
+			if sends > pieces/4 {
+				t.Errorf("%d pieces left by %d sends", pieces, sends)
+			}
+			if refs := file.refs.Load(); refs != 1 {
+				t.Errorf("%d references to the file are left, want the test's", refs)
+			}
+			file.Release()
+		})
+	}
+}

@@ -112,6 +112,22 @@ func (q *sendQueue) extend(it *item, n int) {
 	q.hold(int64(n))
 }
 
+// extendFile lengthens the newest item by n bytes of f from off, if that is where it ends, also while a part of
+// it is on its way. It reports whether it could.
+func (q *sendQueue) extendFile(f *File, off, n int64) bool {
+	if q.len() == 0 {
+		return false
+	}
+	it := q.at(q.len() - 1).file
+	if it == nil || it.f != f || it.off+it.left != off {
+		return false
+	}
+	it.left += n
+	q.bytes += n
+	it.chosen = false // its size was a part of that
+	return true
+}
+
 // fileRead moves n bytes of a file from "left" to what the caller does with them.
 func (q *sendQueue) fileRead(f *fileItem, n int64) {
 	f.off += n

@@ -19,7 +19,8 @@ type session struct {
 	want     []byte // queued, in order
 	checked  int    // how much of it has been compared
 	files    []int
-	fed      []byte // sent by the peer
+	rest     *fileRest // of the newest of them; nil: nothing
+	fed      []byte    // sent by the peer
 	consumed int
 	seen     int           // the end of the input that was presented
 	eofs     bool          // it is an EOFHandler
@@ -106,6 +107,9 @@ func (s *session) Closed(c *engine.Conn, err error) {
 		s.m.failf("connection %d closed without %d reports", s.peer.FD, s.reports)
 	}
 	_ = c.Explain()
+	if s.rest != nil {
+		s.rest.f.Release()
+	}
 	s.closed, s.err = true, err
 	s.ended(err)
 }
@@ -301,6 +305,10 @@ func (s *session) write(n int) {
 
 func (s *session) sendFile(size int64) {
 	m := s.m
+	if s.rest != nil {
+		s.sendPiece(s.rest)
+		return
+	}
 	fd, content := m.OpenFile(size)
 	m.files[fd] = true
 	direct, align := m.OpenDirect(fd)
@@ -310,13 +318,37 @@ func (s *session) sendFile(size int64) {
 		return nil
 	})
 	off := int64(m.Intn(int(size)))
-	n := size - off
-	truncated := m.Truncated(fd, size)
-	want := content(off, n)
-	if s.queue(func() error { return s.c.SendFile(f, off, n) }) == nil {
-		s.want = append(s.want, want...)
-		s.short = s.short || truncated
-		s.files = append(s.files, fd)
+	rest := &fileRest{f: f, off: off, want: content(off, size-off), fd: fd}
+	s.files = append(s.files, fd)
+	s.sendPiece(rest)
+}
+
+// fileRest is what a session has not sent yet of a file.
+type fileRest struct {
+	f    *engine.File
+	fd   int
+	off  int64
+	want []byte
+}
+
+// sendPiece sends some of it, or all. What is left comes later, maybe.
+func (s *session) sendPiece(r *fileRest) {
+	n := len(r.want)
+	if s.m.Intn(3) == 2 {
+		n = 1 + s.m.Intn(n)
+	}
+	s.rest = nil
+	if n < len(r.want) {
+		next := n
+		if s.m.Intn(4) == 3 { // elsewhere in the same file
+			next += s.m.Intn(len(r.want) - n)
+		}
+		s.rest = &fileRest{r.f.Retain(), r.fd, r.off + int64(next), r.want[next:]}
+	}
+	short := s.m.Truncated(r.fd, r.off+int64(n))
+	if s.queue(func() error { return s.c.SendFile(r.f, r.off, int64(n)) }) == nil {
+		s.want = append(s.want, r.want[:n]...)
+		s.short = s.short || short
 	}
 }
 
