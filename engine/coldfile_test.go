@@ -204,6 +204,36 @@ func TestTheRouteOfAFileIsDecidedForEachStretch(t *testing.T) {
 	wantWays(t, e.Stats(), header+n, ways{must: []way{{zc.Copy, zc.PolicyOff}, {zc.Copy, zc.NotResident}, {zc.Sendfile, zc.PolicyOff}}})
 }
 
+// TestPagesBehindThoseThatAreMissingLeaveAsTheyAre has a hole in what the page cache holds, and no arena: where
+// pages do not leave by themselves they leave by sendfile.
+func TestPagesBehindThoseThatAreMissingLeaveAsTheyAre(t *testing.T) {
+	needsCachestat(t)
+	const size, hole, holeEnd = 12 << 20, 3 << 20, 3<<20 + 4096
+	sys := answers(t, 0)
+	sys.warmed = true
+	sys.holds = func(_ int, off int64, n int) kernel.Residency {
+		if off < holeEnd && off+int64(n) > hole {
+			return kernel.NotResident
+		}
+		return kernel.Resident
+	}
+	e := newEngineOn(t, sys, Config{Policy: everything, ArenaSize: 4 * bufreg.MaxBuffer})
+	k := connect(t, e, &handler{}, 0)
+	held := leaseAll(t, e, bufreg.MaxBuffer)
+	k.sendFile(poolFile(t, size), 0, 0, size)
+	got := k.peer.hearAll()
+	k.peer.Close()
+	k.wantEnd(nil)
+	for _, b := range held {
+		b.Release()
+	}
+	wantDigest(t, got, 0, size)
+	by := e.Stats().Sends.By
+	if n := by[zc.Sendfile][zc.NoBuffers].Bytes; n == 0 || n > 2*maxSendBytes {
+		t.Errorf("%d bytes around the hole were read and left by sendfile", n)
+	}
+}
+
 func TestAFileOfUnknownResidencyIsRead(t *testing.T) {
 	const n = 1 << 20
 	e := newEngineOn(t, answers(t, kernel.ResidencyUnknown), Config{Policy: copying})

@@ -100,9 +100,11 @@ const (
 	// sendfile hands over should still be in the processor's cache when the peer reads it: with
 	// 1 MiB a response of that size cost a third more over loopback.
 	fileChunk = 256 << 10
-	// mapLimit is the size up to which a file is mapped, to send its pages by zero-copy: its page tables take up to
-	// 1/512 of that, 512 KiB, for as long as it is open. Larger ones go by sendfile.
-	mapLimit = 256 << 20
+	// mapLimit bounds the files that are mapped, of a process, to send their pages by zero-copy. The page tables of what
+	// was sent take 1/512 of it: 32 MiB at most. Beyond it files go by sendfile.
+	mapLimit = 16 << 30
+	// quickUnmap is the size up to which a file is unmapped at once; of a GiB that takes some 10 ms.
+	quickUnmap = 16 << 20
 	// residentFor is how long the page cache is taken to hold what it held, or what was sent from it: pages
 	// just used are not what goes first. If they do, one read of the disk holds up the loop.
 	residentFor = 100 * time.Millisecond

@@ -36,12 +36,30 @@ type File struct {
 // mapping is a file in the address space, for zero-copy sends to take its pages.
 type mapping struct {
 	sys kernel.System
-	mem []byte // nil: the file cannot be mapped, or is larger than mapLimit
+	mem []byte // nil: the file cannot be mapped, or is larger than what is left of mapLimit
+}
+
+// mapped is how much of mapLimit is taken.
+var mapped atomic.Int64
+
+func newMapping(sys kernel.System, fd int) *mapping {
+	left := mapLimit - mapped.Load()
+	mem, err := sys.MapFile(fd, left)
+	if err != nil {
+		return &mapping{} // it goes another way
+	}
+	m := &mapping{sys, mem}
+	if mapped.Add(int64(len(mem))) > mapLimit { // another loop has mapped one meanwhile
+		m.end()
+		return &mapping{}
+	}
+	return m
 }
 
 func (m *mapping) end() {
 	if m != nil && m.mem != nil {
 		m.sys.UnmapFile(m.mem)
+		mapped.Add(-int64(len(m.mem)))
 	}
 }
 
@@ -50,11 +68,7 @@ func (m *mapping) end() {
 func (f *File) pages(sys kernel.System) []byte {
 	m := f.mapped.Load()
 	if m == nil {
-		mem, err := sys.MapFile(f.fd, mapLimit)
-		if err != nil {
-			mem = nil // it goes another way
-		}
-		m = &mapping{sys, mem}
+		m = newMapping(sys, f.fd)
 		if !f.mapped.CompareAndSwap(nil, m) {
 			m.end()
 			m = f.mapped.Load()
@@ -98,15 +112,24 @@ func (f *File) Retain() *File {
 	return f
 }
 
-// Release gives up a reference.
+// Release gives up a reference. After the last one a large file may be open for some milliseconds more.
 func (f *File) Release() {
 	switch n := f.refs.Add(-1); {
-	case n == 0:
-		f.mapped.Load().end()
-		_ = f.end() // it was only read from
 	case n < 0:
 		panic("engine: Release of a closed File")
+	case n > 0:
+		return
 	}
+	if m := f.mapped.Load(); m != nil && len(m.mem) > quickUnmap {
+		go f.close(m) // the caller may be a loop
+	} else {
+		f.close(m)
+	}
+}
+
+func (f *File) close(m *mapping) {
+	m.end()
+	_ = f.end() // it was only read from
 }
 
 // File is the open file. The caller must not close it.
@@ -122,7 +145,8 @@ type fileItem struct {
 	chosen bool
 	route  zc.Route
 	reason zc.Reason
-	pages  bool // it goes out of the page cache as it is, by zero-copy or a copy: as long as that holds it
+	pages  bool  // it goes out of the page cache as it is, by zero-copy or a copy: where that holds it
+	cold   int64 // up to here it does not, as far as is known
 
 	// And of the next stretch, or the one that is being read.
 	way    zc.Decision
@@ -167,7 +191,7 @@ func (l *loop) chooseFile(c *Conn, f *fileItem) {
 	if f.chosen {
 		return
 	}
-	f.chosen = true
+	f.chosen, f.pages = true, false
 	ok, why := l.cfg.Policy.Pays(l.can, c.sock, int(f.left))
 	switch {
 	case ok:
@@ -186,14 +210,14 @@ func (l *loop) chooseFile(c *Conn, f *fileItem) {
 // cache lacks a stretch, sendfile would.
 func (l *loop) pumpFile(c *Conn) {
 	at, ok := c.queue.firstFile()
-	if !ok || c.reading {
-		return // enough is in memory before it, or on the way there
+	if !ok || c.reading || at < c.queue.inFlight {
+		return // enough is in memory before it, or on the way there, or its pages are being sent
 	}
 	f := c.queue.at(at).file
 	f.ready = 0
 	l.chooseFile(c, f)
 	first := at == 0 && !c.polling
-	if f.route == zc.Sendfile && !first || f.pages && l.pumpPages(c, f) {
+	if f.route == zc.Sendfile && !first || f.pages && f.off >= f.cold && l.pumpPages(c, f) {
 		return // what is before it leaves first, or with it
 	}
 	n := int(min(f.left, fileChunk))
@@ -211,8 +235,8 @@ func (l *loop) pumpFile(c *Conn) {
 }
 
 // pumpPages has the next pages of a file ready for submitSend, behind what is queued before them: nothing is read
-// first, and by zero-copy nothing is copied. It reports false where the page cache does not hold them, and the rest of the
-// file is read into the arena, and where they cannot be mapped.
+// first, and by zero-copy nothing is copied. It reports false where the page cache does not hold them, and they
+// are read into the arena, and where they cannot be mapped.
 func (l *loop) pumpPages(c *Conn, f *fileItem) bool {
 	if c.sending != nil || c.polling {
 		return true // not yet
@@ -220,7 +244,8 @@ func (l *loop) pumpPages(c *Conn, f *fileItem) bool {
 	n := int(min(f.left, maxSendBytes))
 	switch {
 	case l.residency(f.f, f.off, n) != kernel.Resident:
-		f.pages = false
+		f.cold = f.off + int64(n)
+		return false
 	case f.off+int64(n) > int64(len(f.f.pages(l.sys))):
 		if f.pages = false; f.route == zc.ZeroCopy {
 			f.route, f.reason = zc.Sendfile, zc.Unmapped // to read what is there for zero-copy costs more
@@ -467,7 +492,7 @@ func (l *loop) pagesFollow(c *Conn, i int) bool {
 		return false
 	}
 	l.chooseFile(c, f)
-	return f.route == zc.Sendfile || f.pages
+	return f.route == zc.Sendfile || f.pages && f.off >= f.cold
 }
 
 // fileReason is why a send of the first segments of a queue was decided as d: a copy of a file's

@@ -1,7 +1,12 @@
+//go:build linux
+
 package engine
 
 import (
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/internal/kernel"
 )
@@ -67,5 +72,48 @@ func TestThePageCacheIsAskedOnceForAWhile(t *testing.T) {
 	}
 	if l.residency(g, 2*fileChunk, 101) == kernel.Resident {
 		t.Error("what is not there is resident")
+	}
+}
+
+// mapper is a kernel that maps files of one size, and counts what is mapped.
+type mapper struct {
+	kernel.System
+	size, mapped int64
+}
+
+func (m *mapper) MapFile(_ int, most int64) ([]byte, error) {
+	if m.size > most {
+		return nil, syscall.EFBIG
+	}
+	m.mapped += m.size
+	return unix.Mmap(-1, 0, int(m.size), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+}
+
+func (m *mapper) UnmapFile(mem []byte) {
+	m.mapped -= int64(len(mem))
+	_ = unix.Munmap(mem)
+}
+
+func TestWhatIsMappedIsBounded(t *testing.T) {
+	before := mapped.Load()
+	sys := &mapper{size: mapLimit/3 - before - 4096}
+	var files []*File
+	for i := range 5 {
+		f := newFile(i, "", func() error { return nil })
+		if got, want := len(f.pages(sys)) > 0, i < 3; got != want {
+			t.Errorf("file %d is mapped: %v, want %v; %d bytes are", i, got, want, sys.mapped)
+		}
+		files = append(files, f)
+	}
+	if f := newFile(9, "", func() error { return nil }); f.pages(&mapper{size: 4096}) == nil {
+		t.Error("a small file does not fit what is left")
+	} else {
+		f.close(f.mapped.Load())
+	}
+	for _, f := range files {
+		f.close(f.mapped.Load())
+	}
+	if sys.mapped != 0 || mapped.Load() > before {
+		t.Errorf("%d bytes stay mapped, %d counted", sys.mapped, mapped.Load()-before)
 	}
 }
