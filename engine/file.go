@@ -184,6 +184,13 @@ func (c *Conn) SendFile(f *File, off, n int64) error {
 	return nil
 }
 
+// stretch is how much of a file goes next, of at most most bytes: to the end of a page, because all stretches
+// after it begin with a whole one then.
+func (f *fileItem) stretch(most int64) int {
+	const page = 4096
+	return int(min(f.left, most-f.off%page))
+}
+
 // chooseFile decides once how a file goes: by zero-copy where that is allowed and pays; else a
 // small one by a copy, to leave with its header in one send, and a large one by
 // sendfile, which copies nothing on the way to the socket.
@@ -220,7 +227,7 @@ func (l *loop) pumpFile(c *Conn) {
 	if f.route == zc.Sendfile && !first || f.pages && f.off >= f.cold && l.pumpPages(c, f) {
 		return // what is before it leaves first, or with it
 	}
-	n := int(min(f.left, fileChunk))
+	n := f.stretch(fileChunk)
 	switch into := l.decideStretch(c, f, at, n); {
 	case into != nil:
 		l.readFile(c, f, into, n)
@@ -241,7 +248,7 @@ func (l *loop) pumpPages(c *Conn, f *fileItem) bool {
 	if c.sending != nil || c.polling {
 		return true // not yet
 	}
-	n := int(min(f.left, maxSendBytes))
+	n := f.stretch(maxSendBytes)
 	switch {
 	case l.residency(f.f, f.off, n) != kernel.Resident:
 		f.cold = f.off + int64(n)
@@ -306,7 +313,7 @@ func (l *loop) roomForFile(c *Conn, at, n int) (*item, zc.Reason) {
 func (l *loop) readFile(c *Conn, f *fileItem, into *item, n int) {
 	fd := f.f.fd
 	f.direct = false
-	if direct := int(f.f.direct.Load()); direct >= 0 && f.held == kernel.NotResident && n == fileChunk { // small ones need readahead
+	if direct := int(f.f.direct.Load()); direct >= 0 && f.held == kernel.NotResident && n > fileChunk/2 { // small ones need readahead
 		// A read around the page cache begins and ends at multiples of align. One that does not
 		// begin there is made to end there: so only the first and the last stretch are buffered.
 		past := f.f.align - 1
