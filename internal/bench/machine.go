@@ -23,8 +23,11 @@ type Machine struct {
 	Virtual   bool   `json:"virtual,omitempty"` // a hypervisor is underneath
 	// IRQTime says that the kernel charges interrupts to nobody (CONFIG_IRQ_TIME_ACCOUNTING), so that
 	// they are added to what a process used.
-	IRQTime bool   `json:"irqTime"`
-	Go      string `json:"go"`
+	IRQTime bool `json:"irqTime"`
+	// Congestion is TCP's congestion control over loopback (net.ipv4.tcp_congestion_control): bbr paces there too, and
+	// figures spread more. A wire has its own.
+	Congestion string `json:"congestion,omitempty"`
+	Go         string `json:"go"`
 }
 
 // LookAtMachine describes this machine. What cannot be read is left empty.
@@ -33,6 +36,8 @@ func LookAtMachine() Machine {
 	cpuinfo, _ := os.ReadFile("/proc/cpuinfo")
 	m.CPU = procField(cpuinfo, "model name")
 	m.Virtual = strings.Contains(" "+procField(cpuinfo, "flags")+" ", " hypervisor ")
+	congestion, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	m.Congestion = strings.TrimSpace(string(congestion))
 	meminfo, _ := os.ReadFile("/proc/meminfo")
 	kib, _ := strconv.ParseInt(strings.TrimSuffix(procField(meminfo, "MemTotal"), " kB"), 10, 64)
 	m.Memory = kib << 10
@@ -44,8 +49,12 @@ func (m Machine) String() string {
 	if m.Virtual {
 		virtual = " (virtual)"
 	}
-	return fmt.Sprintf("%s, %d processors%s, last-level cache %s, %d GiB; Linux %s %s; %s",
-		m.CPU, m.CPUs, virtual, FormatSize(m.LastCache), (m.Memory+1<<29)>>30, m.Kernel, m.Arch, m.Go)
+	tcp := ""
+	if m.Congestion != "" {
+		tcp = ", TCP " + m.Congestion
+	}
+	return fmt.Sprintf("%s, %d processors%s, last-level cache %s, %d GiB; Linux %s %s%s; %s",
+		m.CPU, m.CPUs, virtual, FormatSize(m.LastCache), (m.Memory+1<<29)>>30, m.Kernel, m.Arch, tcp, m.Go)
 }
 
 // procField is the value of the first "name : value" line.
