@@ -72,6 +72,7 @@ type Conn struct {
 	reading   bool    // a file read is in flight
 	asked     int     // bytes that it may bring into the arena
 	polling   bool    // a wait for writability is in flight
+	corked    bool    // the socket holds back what does not fill a packet
 	full      bool    // the socket had no room for all that it was last given
 	accepted  uint64  // bytes that the socket has taken, by any route
 	queuedAt  int64   // when the first byte was queued after none was

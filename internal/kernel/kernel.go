@@ -69,6 +69,9 @@ type System interface {
 	ShutdownWrite(fd int) error
 	// ResetOnClose has Close reset the connection and drop what the socket holds.
 	ResetOnClose(fd int)
+	// Cork has a TCP socket hold back segments that are not full, or no longer. It does not where the congestion control
+	// paces.
+	Cork(fd int, on bool)
 	// Residency tells, without waiting, whether the page cache holds n bytes of a file from off.
 	Residency(fd int, off int64, n int) Residency
 	// MapFile maps a file of at most the given size, whole, so that zero-copy sends can take its pages

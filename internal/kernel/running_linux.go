@@ -91,6 +91,24 @@ func (Running) ResetOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
+// Cork sets TCP_CORK (tcp(7)), which a socket that is not TCP's refuses.
+//
+// With bbr, which paces, what a corked socket holds back is taken for want of data: over loopback 1 MiB cost more than
+// twice as much.
+func (Running) Cork(fd int, on bool) {
+	value := 0
+	if on {
+		var name [16]byte // TCP_CA_NAME_MAX
+		n := uint32(len(name))
+		_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&n)), 0)
+		if errno != 0 || string(name[:3]) == "bbr" {
+			return
+		}
+		value = 1
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_CORK, value)
+}
+
 // MapFile is mmap(2), shared and only readable. Page tables come with the first send of each page.
 func (Running) MapFile(fd int, most int64) ([]byte, error) {
 	var st unix.Stat_t

@@ -195,3 +195,26 @@ func TestResidencyAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations, want none", n)
 	}
 }
+
+func TestCorkIsNotForSocketsThatPace(t *testing.T) {
+	for name, want := range map[string]int{"reno": 1, "bbr": 0} {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name); err != nil {
+			t.Logf("%s: %v", name, err) // every kernel has reno
+			continue
+		}
+		for _, step := range []struct {
+			on   bool
+			want int
+		}{{true, want}, {false, 0}} {
+			Running{}.Cork(fd, step.on)
+			if got, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_CORK); err != nil || got != step.want {
+				t.Errorf("%s: TCP_CORK is %d after Cork(%v), want %d: %v", name, got, step.on, step.want, err)
+			}
+		}
+	}
+}

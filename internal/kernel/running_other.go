@@ -46,6 +46,9 @@ func (Running) Close(int) {}
 // ShutdownWrite fails.
 func (Running) ShutdownWrite(int) error { return ring.ErrUnsupported }
 
+// Cork does nothing.
+func (Running) Cork(int, bool) {}
+
 // ResetOnClose does nothing.
 func (Running) ResetOnClose(int) {}
 

@@ -71,6 +71,8 @@ func (s *session) overlooked(now time.Duration) string {
 	switch {
 	case c.Queued() > 0 && !k.Sending() && !k.Polling() && !reading && m.Sends(c.Loop()) < maxSends:
 		return "has bytes to send, and nothing is under way"
+	case k.Corked && (c.Queued() == 0 || reading):
+		return "is corked, and nothing follows at once"
 	case open && !k.Receiving() && !k.EndTold && s.seen-s.consumed < m.cfg.InputLimit:
 		return "does not receive, and has room for input"
 	case open && s.resumed && s.seen > s.consumed:

@@ -37,6 +37,8 @@ type Socket struct {
 	ackedAt int64
 	inRoom  int // bytes that in holds at most
 
+	// Corked says that the end of what was sent may be held back.
+	Corked bool
 	// Peer is what the other end does and has seen.
 	Peer Peer
 	// Moved is what moved last, and when.

@@ -314,6 +314,7 @@ func (s *session) sendFile(size int64) {
 	direct, align := m.OpenDirect(fd)
 	f := m.eng.File(fd, direct, size, align, "file", func() error {
 		delete(m.files, fd)
+		s.files = slices.DeleteFunc(s.files, func(open int) bool { return open == fd }) // another's soon
 		m.World.CloseFile(fd)
 		return nil
 	})

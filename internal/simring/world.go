@@ -340,6 +340,13 @@ func (w *World) ResetOnClose(fd int) {
 	}
 }
 
+// Cork has a socket hold back what does not fill a segment.
+func (w *World) Cork(fd int, on bool) {
+	if s := w.socket(fd, "set cork"); s != nil {
+		s.Corked = on
+	}
+}
+
 // BytesAcked is how many bytes the peer acknowledged, and whether more are on the way.
 func (w *World) BytesAcked(fd int) (acked uint64, held bool) {
 	w.hook()
