@@ -99,9 +99,7 @@ func (Running) Cork(fd int, on bool) {
 	value := 0
 	if on {
 		var name [16]byte // TCP_CA_NAME_MAX
-		n := uint32(len(name))
-		_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&n)), 0)
-		if errno != 0 || string(name[:3]) == "bbr" {
+		if tcpOption(fd, unix.TCP_CONGESTION, unsafe.Pointer(&name), unsafe.Sizeof(name)) != 0 || string(name[:3]) == "bbr" {
 			return
 		}
 		value = 1
@@ -192,11 +190,18 @@ func readNow(fd int, off int64) syscall.Errno {
 
 // BytesAcked is tcpi_bytes_acked (4.1), and whether anything is unacknowledged or unsent.
 func (Running) BytesAcked(fd int) (acked uint64, held bool) {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
+	var info unix.TCPInfo
+	if tcpOption(fd, unix.TCP_INFO, unsafe.Pointer(&info), unsafe.Sizeof(info)) != 0 {
 		return 0, false
 	}
 	return info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
+}
+
+// tcpOption is getsockopt(2) into memory of the caller's, which golang.org/x/sys allocates for each call.
+func tcpOption(fd, name int, into unsafe.Pointer, size uintptr) syscall.Errno {
+	n := uint32(size)
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, uintptr(name), uintptr(into), uintptr(unsafe.Pointer(&n)), 0)
+	return errno
 }
 
 // SocketFacts looks at both addresses. Zero-copy sends to a peer on this host are copied, and

@@ -218,3 +218,14 @@ func TestCorkIsNotForSocketsThatPace(t *testing.T) {
 		}
 	}
 }
+
+func TestProgressIsAskedForWithoutAllocating(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if n := testing.AllocsPerRun(100, func() { Running{}.BytesAcked(fd) }); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
