@@ -100,6 +100,8 @@ const (
 	// sendfile hands over should still be in the processor's cache when the peer reads it: with
 	// 1 MiB a response of that size cost a third more over loopback.
 	fileChunk = 256 << 10
+	// pageSize is the smallest that the kernels of this engine have: stretches of files end with one.
+	pageSize = 4096
 	// mapLimit bounds the files that are mapped, of a process, to send their pages by zero-copy. The page tables of what
 	// was sent take 1/512 of it: 32 MiB at most. Beyond it files go by sendfile.
 	mapLimit = 16 << 30

@@ -39,17 +39,16 @@ type mapping struct {
 	mem []byte // nil: the file cannot be mapped, or is larger than what is left of mapLimit
 }
 
-// mapped is how much of mapLimit is taken.
-var mapped atomic.Int64
+// mappedBytes is how much of mapLimit is taken.
+var mappedBytes atomic.Int64
 
 func newMapping(sys kernel.System, fd int) *mapping {
-	left := mapLimit - mapped.Load()
-	mem, err := sys.MapFile(fd, left)
+	mem, err := sys.MapFile(fd, mapLimit-mappedBytes.Load())
 	if err != nil {
 		return &mapping{} // it goes another way
 	}
 	m := &mapping{sys, mem}
-	if mapped.Add(int64(len(mem))) > mapLimit { // another loop has mapped one meanwhile
+	if mappedBytes.Add(int64(len(mem))) > mapLimit { // another loop has mapped one meanwhile
 		m.end()
 		return &mapping{}
 	}
@@ -59,7 +58,7 @@ func newMapping(sys kernel.System, fd int) *mapping {
 func (m *mapping) end() {
 	if m != nil && m.mem != nil {
 		m.sys.UnmapFile(m.mem)
-		mapped.Add(-int64(len(m.mem)))
+		mappedBytes.Add(-int64(len(m.mem)))
 	}
 }
 
@@ -187,9 +186,11 @@ func (c *Conn) SendFile(f *File, off, n int64) error {
 // stretch is how much of a file goes next, of at most most bytes: to the end of a page, because all stretches
 // after it begin with a whole one then.
 func (f *fileItem) stretch(most int64) int {
-	const page = 4096
-	return int(min(f.left, most-f.off%page))
+	return int(min(f.left, most-f.off%pageSize))
 }
+
+// asPages reports whether its next stretch is to leave out of the page cache as it is.
+func (f *fileItem) asPages() bool { return f.pages && f.off >= f.cold }
 
 // chooseFile decides once how a file goes: by zero-copy where that is allowed and pays; else a
 // small one by a copy, to leave with its header in one send, and a large one by
@@ -224,7 +225,7 @@ func (l *loop) pumpFile(c *Conn) {
 	f.ready = 0
 	l.chooseFile(c, f)
 	first := at == 0 && !c.polling
-	if f.route == zc.Sendfile && !first || f.pages && f.off >= f.cold && l.pumpPages(c, f) {
+	if f.route == zc.Sendfile && !first || f.asPages() && l.pumpPages(c, f) {
 		return // what is before it leaves first, or with it
 	}
 	n := f.stretch(fileChunk)
@@ -513,7 +514,7 @@ func (l *loop) pagesFollow(c *Conn, i int) bool {
 		return false
 	}
 	l.chooseFile(c, f)
-	return f.route == zc.Sendfile || f.pages && f.off >= f.cold
+	return f.route == zc.Sendfile || f.asPages()
 }
 
 // fileReason is why a send of the first segments of a queue was decided as d: a copy of a file's

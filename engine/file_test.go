@@ -361,16 +361,7 @@ func TestPagesLeaveByZeroCopyWithoutTheArena(t *testing.T) {
 	const size = 20<<20 + 17
 	e := newEngine(t, Config{Policy: everything, ArenaSize: 4 * bufreg.MaxBuffer})
 	k := connect(t, e, &handler{}, 0)
-	held := leaseAll(t, e, bufreg.MaxBuffer)
-	f := poolFile(t, size)
-	k.sendFile(f, 0, 17, size-17)
-	got := k.peer.hearAll()
-	k.peer.Close()
-	k.wantEnd(nil)
-	for _, b := range held {
-		b.Release()
-	}
-	wantDigest(t, got, 17, size-17)
+	k.sendFileWithoutArena(e, poolFile(t, size), 17, size-17)
 	st := e.Stats()
 	if n := st.Sends.By[zc.ZeroCopy][zc.FixedPolicy]; n.Bytes < size/2 {
 		t.Errorf("%d bytes left by zero-copy: %+v", n.Bytes, st.Sends.By[zc.Sendfile])
@@ -383,15 +374,7 @@ func TestAFileGoesBySendfileWhenTheArenaIsUsedUp(t *testing.T) {
 		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
 			e := newEngine(t, Config{Policy: everything, ArenaSize: bufreg.MaxBuffer})
 			k := connect(t, e, &handler{}, 0)
-			held := leaseAll(t, e, bufreg.MaxBuffer)
-			k.sendFile(poolFile(t, size), 0, 0, size)
-			got := k.peer.hearAll()
-			k.peer.Close()
-			k.wantEnd(nil)
-			for _, b := range held {
-				b.Release()
-			}
-			wantDigest(t, got, 0, size)
+			k.sendFileWithoutArena(e, poolFile(t, size), 0, size)
 			if size <= smallFile || !cachestat() {
 				wantWays(t, e.Stats(), size, ways{must: []way{{zc.Sendfile, zc.NoBuffers}}})
 			} else { // its pages need none
@@ -430,6 +413,20 @@ func TestASmallFileIsReadOnce(t *testing.T) {
 			t.Errorf("request %d: %d bytes by %v because of %v, want %d", i+1, n, route, why, size)
 		}
 	}
+}
+
+// sendFileWithoutArena sends n bytes of f from off, and expects them, while all of the arena is leased.
+func (k *link) sendFileWithoutArena(e *Engine, f *os.File, off, n int64) {
+	k.tb.Helper()
+	held := leaseAll(k.tb, e, bufreg.MaxBuffer)
+	k.sendFile(f, 0, off, n)
+	got := k.peer.hearAll()
+	k.peer.Close()
+	k.wantEnd(nil)
+	for _, b := range held {
+		b.Release()
+	}
+	wantDigest(k.tb, got, off, n)
 }
 
 // leaseAll leases n bytes at a time until nothing is left.

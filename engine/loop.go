@@ -69,11 +69,11 @@ type loop struct {
 	ended     []*Conn
 	reporting []*Conn // have reports to tell, maybe
 
-	heavy    int // bytes that the next submission may copy or pin
-	pages    pageCache
-	draining bool
-	drainBy  int64 // when what is left is aborted; 0: no drain, or done so
-	done     chan struct{}
+	heavy     int // bytes that the next submission may copy or pin
+	pageCache pageCache
+	draining  bool
+	drainBy   int64 // when what is left is aborted; 0: no drain, or done so
+	done      chan struct{}
 }
 
 // open makes the loop's ring, on the loop's own thread.

@@ -53,7 +53,7 @@ func (p *pageCache) saw(f *File, off, end, now int64) {
 // residency is that of a stretch of a file, which is about to be sent if it is resident.
 func (l *loop) residency(f *File, off int64, n int) kernel.Residency {
 	end := off + int64(n)
-	if off = l.pages.holds(f, off, end, l.now); off == end {
+	if off = l.pageCache.holds(f, off, end, l.now); off == end {
 		return kernel.Resident
 	}
 	// Whole chunks, if they are there: what follows a piece of a file is likely to be next.
@@ -64,6 +64,6 @@ func (l *loop) residency(f *File, off int64, n int) kernel.Residency {
 		}
 		from, to = off, end
 	}
-	l.pages.saw(f, from, to, l.now)
+	l.pageCache.saw(f, from, to, l.now)
 	return kernel.Resident
 }

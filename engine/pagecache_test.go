@@ -95,7 +95,7 @@ func (m *mapper) UnmapFile(mem []byte) {
 }
 
 func TestWhatIsMappedIsBounded(t *testing.T) {
-	before := mapped.Load()
+	before := mappedBytes.Load()
 	sys := &mapper{size: mapLimit/3 - before - 4096}
 	var files []*File
 	for i := range 5 {
@@ -113,7 +113,7 @@ func TestWhatIsMappedIsBounded(t *testing.T) {
 	for _, f := range files {
 		f.close(f.mapped.Load())
 	}
-	if sys.mapped != 0 || mapped.Load() > before {
-		t.Errorf("%d bytes stay mapped, %d counted", sys.mapped, mapped.Load()-before)
+	if sys.mapped != 0 || mappedBytes.Load() > before {
+		t.Errorf("%d bytes stay mapped, %d counted", sys.mapped, mappedBytes.Load()-before)
 	}
 }
