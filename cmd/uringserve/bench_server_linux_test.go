@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 
 // benchServer is a command line of bench server, brief, in a directory.
 func benchServer(dir string, more ...string) []string {
-	return append([]string{"bench", "server", "--only", "net/http,uringserve", "--sizes", "16KiB", "--conns", "4", "--rounds", "1", "--time", "10ms", "--dir", dir}, more...)
+	return append([]string{"bench", "server", "--only", "net/http,uringserve", "--sizes", "16KiB", "--conns", "4", "--rounds", "1", "--time", "100ms", "--dir", dir}, more...)
 }
 
 func TestBenchServerMeasuresAndLeavesNothing(t *testing.T) {
@@ -56,7 +56,7 @@ func TestBenchServerMeasuresAndLeavesNothing(t *testing.T) {
 		if s.Responses < 4 || s.Ops < 4 || s.Bytes < 4<<14 || s.Seconds < 0.01 || s.Memory < 1<<20 {
 			t.Errorf("%s: %+v", o.Key, s)
 		}
-		if s.CPU <= 0 || s.CPU-s.Softirq > s.Seconds+0.1 { // the clock and the use are not read at the same moment
+		if s.CPU <= 0 || s.CPU-s.Softirq > 1.2*s.Seconds {
 			t.Errorf("%s used %v s of one processor in %v s", o.Key, s.CPU, s.Seconds)
 		}
 		if p := s.Times; p == nil || p.P50 <= 0 || p.P50 > p.P99 || p.P99 > p.P999 {
