@@ -98,7 +98,7 @@ const (
 	// fileChunk is the stretch of a file that is read, or handed to the socket by sendfile, at a
 	// time, so that one connection does not hold up a turn; its way is decided anew for each. What
 	// sendfile hands over should still be in the processor's cache when the peer reads it: with
-	// 1 MiB a response of that size cost a third more over loopback.
+	// 1 MiB a response of that size cost a third more over loopback with bbr, and as much with reno.
 	fileChunk = 256 << 10
 	// pageSize is the smallest that the kernels of this engine have: stretches of files end with one.
 	pageSize = 4096
