@@ -14,9 +14,18 @@ import (
 // and the socket closes when the peer has closed too, or after Config.Linger.
 func (c *Conn) Close() {
 	if c.state == connOpen {
-		c.state = connClosing
+		c.become(connClosing)
 		c.dropInput()
 		c.markStep()
+	}
+}
+
+// become takes the next step of the way down.
+func (c *Conn) become(s connState) {
+	states := &c.loop.stats.States
+	states[c.state]--
+	if c.state = s; s != connClosed {
+		states[s]++
 	}
 }
 
@@ -30,7 +39,7 @@ func (l *loop) stepClose(c *Conn) {
 		if c.queue.len() > 0 || c.sending != nil {
 			return
 		}
-		c.state = connHalfClosed
+		c.become(connHalfClosed)
 		c.closeBy = l.now + int64(l.cfg.Linger)
 		c.schedule(c.closeBy)
 		if c.polling { // for a stretch of a file that then left by another route
@@ -68,7 +77,8 @@ func (l *loop) abort(c *Conn, why error) {
 	if c.state >= connAborting {
 		return
 	}
-	c.state, c.err = connAborting, why
+	c.become(connAborting)
+	c.err = why
 	c.dropInput()
 	if c.sending != nil {
 		l.cancel(userData(kindSend, c.sending.id))
@@ -117,7 +127,7 @@ func (l *loop) release(c *Conn) {
 		}
 	}
 	l.sys.Close(c.fd)
-	c.state = connClosed
+	c.become(connClosed)
 	if i := slices.Index(l.starved, c); i >= 0 {
 		l.starved = slices.Delete(l.starved, i, i+1) // nobody is under pressure for its sake any more
 	}

@@ -225,8 +225,8 @@ func (l *loop) afterSend(c *Conn) {
 		l.stepAbort(c)
 		return
 	}
-	if c.demoting {
-		l.privatize(c)
+	if c.lagging {
+		l.giveBack(c)
 	}
 	if c.queue.len() == 0 {
 		l.stats.ResponseTime.Observe(l.now - c.queuedAt)

@@ -44,11 +44,12 @@ type Config struct {
 	// all loops together; each has an equal part. What goes beyond it is copied, or sent by sendfile if it is
 	// a file's. Zero means three quarters of the arena.
 	MaxPinned int
-	// DemoteAfter is how long a connection may hold up the release of memory that it shares
-	// with others: fan-outs. When its peer has taken nothing for so long, what it has queued
-	// of that is copied into memory of its own. What a zero-copy send has given to its socket stays
-	// until WriteStall. Zero means never: the connection is reset at WriteStall.
-	DemoteAfter time.Duration
+	// LagAfter is how long a connection may keep memory in its queue that had other owners when it was sent: a
+	// fan-out's. However fast or slow its peer is, Laggards says what becomes of a connection that does. Zero means
+	// that it may keep it for as long as its peer takes something.
+	LagAfter time.Duration
+	// Laggards is Demote or CutOff.
+	Laggards Laggards
 	// LowWater is the number of queued bytes below which Writable is called after the
 	// connection was congested. Zero means a quarter of HighWater.
 	LowWater int
@@ -66,6 +67,10 @@ type Config struct {
 	// PressureStall takes the place of a longer WriteStall while connections of the loop wait for
 	// memory: those whose peers take nothing have it. Zero means 5 s, some retransmissions.
 	PressureStall time.Duration
+	// PinLimit is how long one zero-copy send may pin its memory, though its peer takes some of it now and then, before
+	// the connection is reset. Zero means ten minutes, or WriteStall if that is longer: a peer that has not taken a
+	// MiB, the largest send, in ten minutes is slower than 1.8 kB/s.
+	PinLimit time.Duration
 	// IdleTimeout ends a connection that neither sends nor receives. Zero means 75 s;
 	// negative means never.
 	IdleTimeout time.Duration
@@ -74,6 +79,18 @@ type Config struct {
 	// DrainTimeout is how long Run lets connections finish. Zero means 10 s.
 	DrainTimeout time.Duration
 }
+
+// Laggards is what becomes of connections that hold shared memory for longer than Config.LagAfter.
+type Laggards uint8
+
+const (
+	// Demote has what the connection has queued of it copied into memory of its own. What a zero-copy send has
+	// given to its socket stays there, until PinLimit or WriteStall.
+	Demote Laggards = iota
+	// CutOff has the connection reset, and so the memory given back at once: from its queue after LagAfter, and
+	// from its socket after as long again.
+	CutOff
+)
 
 // Limits that are not the user's to set.
 const (
@@ -164,6 +181,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.InputLimit, 64<<10)
 	dur(&c.WriteStall, 30*time.Second)
 	dur(&c.PressureStall, min(5*time.Second, c.WriteStall))
+	dur(&c.PinLimit, max(10*time.Minute, c.WriteStall))
 	dur(&c.IdleTimeout, 75*time.Second)
 	dur(&c.Linger, 5*time.Second)
 	dur(&c.DrainTimeout, 10*time.Second)
@@ -178,12 +196,18 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("low water %d, high water %d, queue limit %d: they must be positive and rise", c.LowWater, c.HighWater, c.MaxQueued)
 	case c.InputLimit < recvBufferSize:
 		return c, fmt.Errorf("an input limit of %d bytes: it must be at least %d, one receive", c.InputLimit, recvBufferSize)
-	case c.MaxPinned < 0 || c.DemoteAfter < 0:
-		return c, fmt.Errorf("at most %d pinned bytes, demotion after %v: they cannot be negative", c.MaxPinned, c.DemoteAfter)
+	case c.MaxPinned < 0:
+		return c, fmt.Errorf("at most %d pinned bytes: it cannot be negative", c.MaxPinned)
+	case c.LagAfter != 0 && c.LagAfter < time.Millisecond || c.Laggards > CutOff:
+		return c, fmt.Errorf("laggards of kind %d after %v: use Demote or CutOff, after a millisecond or more, or 0 for never", c.Laggards, c.LagAfter)
+	case c.Laggards == CutOff && c.LagAfter == 0:
+		return c, fmt.Errorf("laggards are to be cut off, and LagAfter does not say when: set it")
 	case c.WriteStall < time.Millisecond || c.Linger < time.Millisecond || c.DrainTimeout < 0 || c.Spin < 0:
 		return c, fmt.Errorf("write stall %v, linger %v, drain %v, spin %v: a time must be positive", c.WriteStall, c.Linger, c.DrainTimeout, c.Spin)
 	case c.PressureStall < time.Millisecond || c.PressureStall > c.WriteStall:
 		return c, fmt.Errorf("pressure stall %v: it must be positive, and not longer than the write stall of %v", c.PressureStall, c.WriteStall)
+	case c.PinLimit < c.WriteStall:
+		return c, fmt.Errorf("a pin limit of %v: it cannot be shorter than the write stall of %v, which ends pins of peers that take nothing", c.PinLimit, c.WriteStall)
 	}
 	return c, c.Policy.Validate()
 }

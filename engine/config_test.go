@@ -26,11 +26,13 @@ func TestTheZeroConfigIsValid(t *testing.T) {
 	want := Config{
 		Loops: runtime.GOMAXPROCS(0), MaxConns: 65_536, HighWater: 1 << 20, LowWater: 256 << 10, MaxQueued: 16 << 20, InputLimit: 64 << 10,
 		WriteStall: 30 * time.Second, IdleTimeout: 75 * time.Second, Linger: 5 * time.Second, DrainTimeout: 10 * time.Second,
+		PressureStall: 5 * time.Second, PinLimit: 10 * time.Minute,
 	}
 	c.CPUs = nil
 	if c.Loops != want.Loops || c.MaxConns != want.MaxConns || c.HighWater != want.HighWater || c.LowWater != want.LowWater ||
 		c.MaxQueued != want.MaxQueued || c.InputLimit != want.InputLimit || c.WriteStall != want.WriteStall ||
-		c.IdleTimeout != want.IdleTimeout || c.Linger != want.Linger || c.DrainTimeout != want.DrainTimeout {
+		c.IdleTimeout != want.IdleTimeout || c.Linger != want.Linger || c.DrainTimeout != want.DrainTimeout ||
+		c.PressureStall != want.PressureStall || c.PinLimit != want.PinLimit || c.LagAfter != 0 || c.Laggards != Demote {
 		t.Errorf("the defaults are %+v, want %+v as documented", c, want)
 	}
 }
@@ -55,6 +57,11 @@ func TestConfigsWithoutMeaningAreRefused(t *testing.T) {
 		{"negative input limit", Config{InputLimit: -1}, "input limit of -1 bytes"},
 		{"negative stall", Config{WriteStall: -time.Second}, "write stall -1s"},
 		{"a stall below a millisecond", Config{WriteStall: time.Microsecond}, "write stall 1µs"},
+		{"a pin limit below the stall", Config{WriteStall: time.Minute, PinLimit: time.Second}, "pin limit of 1s"},
+		{"negative lag", Config{LagAfter: -1}, "after -1ns"},
+		{"unknown laggards", Config{LagAfter: time.Second, Laggards: CutOff + 1}, "use Demote or CutOff"},
+		{"a cut without a time", Config{Laggards: CutOff}, "LagAfter does not say when"},
+		{"negative pins", Config{MaxPinned: -1}, "at most -1 pinned bytes"},
 		{"negative linger", Config{Linger: -1}, "linger -1ns"},
 		{"negative drain", Config{DrainTimeout: -1}, "drain -1ns"},
 		{"negative spin", Config{Spin: -1}, "spin -1ns"},
@@ -84,6 +91,9 @@ func TestConfigsAtTheirLimitsAreAccepted(t *testing.T) {
 		{HighWater: 4, MaxQueued: 4},
 		{InputLimit: recvBufferSize},
 		{WriteStall: time.Millisecond, Linger: time.Millisecond},
+		{WriteStall: time.Hour},
+		{WriteStall: time.Minute, PinLimit: time.Minute},
+		{LagAfter: time.Millisecond, Laggards: CutOff},
 		{IdleTimeout: -1},
 		{Policy: zc.Policy{Mode: zc.Fixed}},
 	} {

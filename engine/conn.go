@@ -87,7 +87,7 @@ type Conn struct {
 	wantSlot  bool // for a send
 	wantLease bool // the handler got ErrNoBuffers for so many bytes:
 	wants     int
-	demoting  bool // shared memory in the queue is to be copied when no send has it
+	lagging   bool // shared memory in the queue is to be given back when no send has it
 	dirty     bool // listed for this turn's flush
 
 	// Receiving.
@@ -136,7 +136,8 @@ func (c *Conn) Lease(n int) (bufreg.Buffer, error) {
 }
 
 // Send queues b and takes over one reference to it, also when it fails. The bytes must not
-// change until the engine has released that reference.
+// change until the engine has released that reference. A buffer that has other references is shared:
+// Config.LagAfter bounds how long this connection may keep it.
 //
 // Errors: ErrClosed, ErrBacklogFull.
 func (c *Conn) Send(b bufreg.Buffer) error {
@@ -144,7 +145,11 @@ func (c *Conn) Send(b bufreg.Buffer) error {
 		b.Release()
 		return err
 	}
-	c.enqueue(item{buf: b})
+	it := item{buf: b}
+	if b.Refs() > 1 {
+		it.sharedAt = max(c.loop.now, 1)
+	}
+	c.enqueue(it)
 	return nil
 }
 

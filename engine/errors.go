@@ -17,8 +17,11 @@ var (
 	ErrNoBuffers = bufreg.ErrNoBuffers
 	// ErrStalled ended a connection whose peer took no bytes for Config.WriteStall.
 	ErrStalled = errors.New("peer took no bytes within the write-stall deadline")
-	// ErrLagged ended a connection that held up shared memory for Config.DemoteAfter, of
-	// which there was no room for a copy of its own.
+	// ErrPinned ended a connection whose peer had not taken a zero-copy send after Config.PinLimit, though it
+	// took some of it now and then.
+	ErrPinned = errors.New("peer did not take a zero-copy send within the pin limit")
+	// ErrLagged ended a connection that held shared memory for longer than Config.LagAfter: because
+	// Config.Laggards says so, or there was no room for a copy of its own.
 	ErrLagged = errors.New("peer held up memory that others share")
 	// ErrIdle ended a connection on which nothing happened for Config.IdleTimeout.
 	ErrIdle = errors.New("connection was idle")

@@ -192,8 +192,11 @@ func wantNothingHeld(tb testing.TB, st Stats) {
 	if st.Arena.Leased != 0 || st.Arena.Pinned != 0 {
 		tb.Errorf("at the end %d bytes are leased and %d pinned", st.Arena.Leased, st.Arena.Pinned)
 	}
-	if st.Conns != 0 {
-		tb.Errorf("at the end %d connections are open", st.Conns)
+	if st.Conns != 0 || st.States != [NumConnStates]int{} {
+		tb.Errorf("at the end %d connections are open, by state %v", st.Conns, st.States)
+	}
+	if st.Queued != 0 || st.Pinned != 0 || st.OldestPin != (Pin{}) {
+		tb.Errorf("at the end %d bytes are queued and %d pinned, the oldest by %+v", st.Queued, st.Pinned, st.OldestPin)
 	}
 	if st.Sends.Stray != 0 {
 		tb.Errorf("%d completions had nothing waiting for them", st.Sends.Stray)

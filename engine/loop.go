@@ -37,22 +37,24 @@ type loop struct {
 	wakers   atomic.Int32 // goroutines that are waking it
 	freed    atomic.Bool  // a buffer returned after ErrNoBuffers
 
-	clock     time.Time // read once a turn
-	now       int64     // the same, in ns since start
-	conns     table[Conn]
-	sends     sendOps
-	fileItems fileItemPool
-	waste     []byte // what warmFile reads into; nil before the first time
-	inputs    inputPool
-	budget    zc.Budget
-	learner   *zc.Learner // nil where nothing is learned
-	queued    int64       // bytes of memory in the queues of all connections
-	reading   int64       // bytes that reads in flight may bring into them
-	timers    timerHeap
-	listeners table[loopListener]
-	acceptAt  int64 // when to accept again after an error; 0: accepting
-	stats     Stats
-	retry     bool // something may have become free for starved connections
+	clock      time.Time // read once a turn
+	now        int64     // the same, in ns since start
+	conns      table[Conn]
+	sends      sendOps
+	fileItems  fileItemPool
+	waste      []byte // what warmFile reads into; nil before the first time
+	inputs     inputPool
+	budget     zc.Budget
+	learner    *zc.Learner // nil where nothing is learned
+	queued     inQueues    // all connections
+	pins       pinList
+	pinsLookAt int64 // when endOldPins looks again
+	reading    int64 // bytes that reads in flight may bring into them
+	timers     timerHeap
+	listeners  table[loopListener]
+	acceptAt   int64 // when to accept again after an error; 0: accepting
+	stats      Stats
+	retry      bool // something may have become free for starved connections
 
 	// Lists that one turn fills and empties.
 	batch     [256]ring.CQE
@@ -297,6 +299,7 @@ func (l *loop) adopt(fd int, newHandler func(*Conn) Handler) {
 	}
 	c.queue.total = &l.queued
 	c.id = l.conns.put(c)
+	l.stats.States[connOpen]++
 	l.limitAccept()
 	l.stats.Accepted++
 	c.schedule(c.nextLook())

@@ -90,11 +90,14 @@ type sendOp struct {
 	reason zc.Reason
 	charge int64 // for the budget
 	fresh  bool
-	alone  bool      // no other send of the connection waited for its notification
-	trail  uint32    // place among the connection's decisions
-	from   uint64    // offset of its first byte in the stream
-	began  int64     // when it was submitted
-	done   int64     // when it completed
+	shared bool    // some of its memory had other owners when it was queued
+	alone  bool    // no other send of the connection waited for its notification
+	trail  uint32  // place among the connection's decisions
+	from   uint64  // offset of its first byte in the stream
+	began  int64   // when it was submitted
+	done   int64   // when it completed
+	older  *sendOp // neighbours in the loop's pinList
+	newer  *sendOp
 	file   *fileItem // whose pages it sends, behind the buffers; until the completion
 	segs   int
 	bufs   [maxSegments]bufreg.Buffer // the submitted views
@@ -148,7 +151,7 @@ func (s *sendOps) grow() error {
 func (s *sendOps) put(op *sendOp) {
 	s.table.remove(op.id)
 	clear(op.bufs[:op.segs])
-	op.conn, op.file, op.segs = nil, nil, 0
+	op.conn, op.file, op.segs, op.shared = nil, nil, 0, false
 	s.idle = append(s.idle, op)
 }
 

@@ -19,6 +19,14 @@ type item struct {
 	filling bool
 	// fileReason is why a file's bytes were read into the buffer; 0: to go by zero-copy, or none were.
 	fileReason zc.Reason
+	// sharedAt is when memory was queued that had other owners then; 0: it had none, or has been copied since.
+	sharedAt int64
+}
+
+// inQueues is what a queue, or all of a loop's, hold.
+type inQueues struct {
+	bytes  int64 // of memory and of files
+	memory int64 // of memory
 }
 
 // sendQueue is a connection's output in order. The first inFlight items belong to the send
@@ -28,9 +36,8 @@ type sendQueue struct {
 	head     int
 	inFlight int
 	files    int
-	bytes    int64  // all queued bytes
-	memory   int64  // those that are in memory
-	total    *int64 // the same of all queues of the loop
+	inQueues
+	total *inQueues // of the loop
 }
 
 func (q *sendQueue) len() int { return len(q.items) - q.head }
@@ -83,33 +90,32 @@ func (q *sendQueue) remove(i int) {
 func (q *sendQueue) account(it *item, sign int64) {
 	if it.file != nil {
 		q.files += int(sign)
-		q.bytes += sign * it.file.left
+		q.count(sign*it.file.left, 0)
 		return
 	}
 	n := sign * int64(it.buf.Len())
-	q.bytes += n
-	q.hold(n)
+	q.count(n, n)
 }
 
-// hold counts n more bytes of memory.
-func (q *sendQueue) hold(n int64) {
-	q.memory += n
-	*q.total += n
+// count adds to what is queued: so many bytes, of which so many are memory.
+func (q *sendQueue) count(bytes, memory int64) {
+	q.bytes += bytes
+	q.memory += memory
+	q.total.bytes += bytes
+	q.total.memory += memory
 }
 
 // shrink drops the first n bytes of the memory item at the head, which has more.
 func (q *sendQueue) shrink(n int) {
 	it := q.at(0)
 	it.buf = it.buf.View(n, it.buf.Len()-n)
-	q.bytes -= int64(n)
-	q.hold(-int64(n))
+	q.count(-int64(n), -int64(n))
 }
 
 // extend lengthens a memory item by n bytes that were written behind its view.
 func (q *sendQueue) extend(it *item, n int) {
 	it.buf = it.buf.Extend(n)
-	q.bytes += int64(n)
-	q.hold(int64(n))
+	q.count(int64(n), int64(n))
 }
 
 // extendFile lengthens the newest item by n bytes of f from off, if that is where it ends, also while a part of
@@ -123,7 +129,7 @@ func (q *sendQueue) extendFile(f *File, off, n int64) bool {
 		return false
 	}
 	it.left += n
-	q.bytes += n
+	q.count(n, 0)
 	it.chosen = false // its size was a part of that
 	return true
 }
@@ -132,7 +138,18 @@ func (q *sendQueue) extendFile(f *File, off, n int64) bool {
 func (q *sendQueue) fileRead(f *fileItem, n int64) {
 	f.off += n
 	f.left -= n
-	q.bytes -= n
+	q.count(-n, 0)
+}
+
+// firstShared is the position of the first item whose memory has other owners, or -1: it is the one that was queued
+// first.
+func (q *sendQueue) firstShared() int {
+	for i := range q.len() {
+		if q.at(i).sharedAt != 0 {
+			return i
+		}
+	}
+	return -1
 }
 
 // firstFile is the position of the first file; looking stops, with false, where enough is

@@ -1,11 +1,6 @@
 package engine
 
-import (
-	"time"
-
-	"sluice/bufreg"
-	"sluice/zc"
-)
+import "sluice/bufreg"
 
 // How the arena is shared. A peer that does not read holds what is queued for it, and nothing
 // gives that back before its deadline; and nobody can know who will stop reading. So as memory
@@ -75,7 +70,7 @@ func (c *Conn) held() int64 { return c.queue.memory + int64(c.asked) + c.pins.Pi
 // for itself makes nobody wait.
 func (l *loop) scarce(waiting, n int) bool {
 	half := l.arena.Size() / 2
-	return l.queued+l.reading+l.budget.Pinned()+int64(waiting) > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
+	return l.queued.memory+l.reading+l.budget.Pinned()+int64(waiting) > half/int64(l.cfg.Loops) && l.arena.Leased()+int64(n) > half
 }
 
 // reads reports whether the peer has taken a good deal, and some of it just now, as of the last look.
@@ -97,37 +92,41 @@ func (c *Conn) lookForProgress() {
 	}
 }
 
-// demote has c let go of the memory that it shares with others and has not given to its
-// socket yet. A send in flight is ended first.
-func (l *loop) demote(c *Conn) {
+// lags reports whether c has queued memory that others share for longer than Config.LagAfter.
+func (c *Conn) lags() bool {
+	after := int64(c.loop.cfg.LagAfter)
+	if after == 0 {
+		return false
+	}
+	i := c.queue.firstShared()
+	return i >= 0 && c.loop.now-c.queue.at(i).sharedAt >= after
+}
+
+// endLag has a laggard let go of the memory that it shares with others and has not given to its
+// socket. A send in flight that has some is ended first: it may have got rid of it.
+func (l *loop) endLag(c *Conn) {
 	switch {
-	case c.demoting || !c.shares():
-	case c.sending != nil:
-		c.demoting = true
+	case c.lagging:
+	case c.queue.firstShared() < c.queue.inFlight:
+		c.lagging = true
 		l.cancel(userData(kindSend, c.sending.id))
 	default:
-		l.privatize(c)
+		l.giveBack(c)
 	}
 }
 
-// shares reports whether the queue has memory that others have a reference to.
-func (c *Conn) shares() bool {
-	for i := range c.queue.len() {
-		if it := c.queue.at(i); it.file == nil && !it.filling && it.buf.Refs() > 1 {
-			return true
-		}
-	}
-	return false
-}
-
-// privatize copies the shared memory of a queue of which nothing is in flight. Where there is
-// no room for the copy the connection ends: others do not wait for it.
-func (l *loop) privatize(c *Conn) {
-	c.demoting = false
-	for i := range c.queue.len() {
+// giveBack copies what a queue has kept of shared memory for too long, or ends the connection: as Config.Laggards
+// says, and where there is no room for a copy. No send in flight has any.
+func (l *loop) giveBack(c *Conn) {
+	c.lagging = false
+	for i := c.queue.inFlight; i < c.queue.len(); i++ {
 		it := c.queue.at(i)
-		if it.file != nil || it.filling || it.buf.Refs() == 1 || !it.buf.Registered() {
+		if it.sharedAt == 0 || l.now-it.sharedAt < int64(l.cfg.LagAfter) {
 			continue
+		}
+		if l.cfg.Laggards == CutOff {
+			l.abort(c, ErrLagged)
+			return
 		}
 		own, err := l.arena.Private(it.buf)
 		if err != nil {
@@ -136,19 +135,6 @@ func (l *loop) privatize(c *Conn) {
 		}
 		l.stats.Demoted += uint64(it.buf.Len())
 		it.buf.Release()
-		it.buf, it.writable = own, false
+		it.buf, it.sharedAt = own, 0
 	}
-}
-
-// oldestPin is the zero-copy send of the loop that has waited longest for its notification.
-func (l *loop) oldestPin() (p Pin) {
-	for _, s := range l.sends.table.slots {
-		if s.v == nil || s.v.Route != zc.ZeroCopy || s.v.State == zc.Idle {
-			continue
-		}
-		if age := time.Duration(l.now - s.v.began); age > p.Age {
-			p = Pin{Age: age, Peer: s.v.conn.peer, Bytes: int(s.v.Want)}
-		}
-	}
-	return p
 }

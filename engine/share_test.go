@@ -132,7 +132,7 @@ func TestALaggardGivesSharedMemoryBack(t *testing.T) {
 	const conns, size, pieces = 8, 256 << 10, 4
 	for _, p := range policies {
 		t.Run(p.name, func(t *testing.T) {
-			e := newEngine(t, Config{Policy: p.policy, DemoteAfter: 50 * time.Millisecond})
+			e := newEngine(t, Config{Policy: p.policy, LagAfter: 50 * time.Millisecond})
 			var shared []bufreg.Buffer
 			for i := range pieces {
 				b, err := e.Lease(size)
@@ -208,4 +208,140 @@ func TestWithoutDemotionSharedMemoryStaysUntilTheStall(t *testing.T) {
 		t.Errorf("%d bytes were demoted", st.Demoted)
 	}
 	b.Release()
+}
+
+// lend has a slow peer sent memory that the test keeps too, and half as much again that it does not.
+func lend(t *testing.T, e *Engine, size, own int) (slow *link, lent bufreg.Buffer) {
+	t.Helper()
+	b, err := e.Lease(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(b, 0)
+	slow = connectOut(t, e, &handler{}, 16<<10)
+	slow.do(func(c *Conn) {
+		limitSendBuffer(t, c)
+		if err := c.Send(b.Retain()); err != nil {
+			t.Error(err)
+		}
+		sendPieces(t, c, size, own, 1)
+	})
+	return slow, b
+}
+
+// TestALaggardThatReadsGivesSharedMemoryBackToo: it takes some all the time, and would keep it for long.
+func TestALaggardThatReadsGivesSharedMemoryBackToo(t *testing.T) {
+	inTime(t)
+	const size, own, lag = 512 << 10, 256 << 10, 100 * time.Millisecond
+	e := newEngine(t, Config{Policy: copying, LagAfter: lag})
+	slow, b := lend(t, e, size, own)
+	since := time.Now()
+	done := make(chan digest)
+	go func() { done <- (&slowReader{peer: slow.peer, chunk: 8 << 10, pause: 20 * time.Millisecond}).hearAll() }()
+	eventually(t, "the shared buffer is given back", func() bool { return b.Refs() == 1 })
+	if took := time.Since(since); took < lag/2 || took > 5*lag {
+		t.Errorf("given back after %v, want %v", took, lag)
+	}
+	b.Release()
+	if st := e.Stats(); st.Demoted == 0 || st.Demoted > size {
+		t.Errorf("%d bytes were demoted, want some of the %d that were shared", st.Demoted, size)
+	}
+	slow.do((*Conn).Close)
+	wantDigest(t, await(t, done, "the stream of the laggard"), 0, size+own)
+	slow.peer.Close()
+	slow.wantEnd(nil)
+}
+
+// TestALaggardIsCutOff where the policy is that: the buffer comes back also from its socket.
+func TestALaggardIsCutOff(t *testing.T) {
+	inTime(t)
+	const size, lag = 1 << 20, 100 * time.Millisecond
+	for _, p := range policies {
+		for name, pause := range map[string]time.Duration{"reads": 20 * time.Millisecond, "does not read": time.Hour} {
+			t.Run(p.name+", "+name, func(t *testing.T) {
+				t.Parallel()
+				e := newEngine(t, Config{Policy: p.policy, LagAfter: lag, Laggards: CutOff})
+				slow, b := lend(t, e, size, 1)
+				since := time.Now()
+				if pause < time.Hour {
+					go (&slowReader{peer: slow.peer, chunk: 8 << 10, pause: pause}).hearAll()
+				}
+				if err := slow.end(); !errors.Is(err, ErrLagged) {
+					t.Errorf("ended with %v", err)
+				}
+				if took := time.Since(since); took < lag/2 || took > 5*lag {
+					t.Errorf("cut off after %v, want %v", took, lag)
+				}
+				eventually(t, "the buffer is given back", func() bool { return b.Refs() == 1 })
+				b.Release()
+			})
+		}
+	}
+}
+
+// TestOnlyLaggardsAreCutOff: not who is slow with memory of its own, and not who takes what it shares in time.
+func TestOnlyLaggardsAreCutOff(t *testing.T) {
+	inTime(t)
+	const size, own, lag = 64 << 10, 512 << 10, 500 * time.Millisecond
+	for _, p := range policies {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			e := newEngine(t, Config{Policy: p.policy, LagAfter: lag, Laggards: CutOff})
+			slow, b := lend(t, e, size, own)
+			slow.do((*Conn).Close)
+			since := time.Now()
+			got := (&slowReader{peer: slow.peer, chunk: 8 << 10, pause: 20 * time.Millisecond}).hearAll()
+			if took := time.Since(since); took < 2*lag {
+				t.Errorf("all was read within %v: not slow enough to tell anything", took)
+			}
+			slow.peer.Close()
+			slow.wantEnd(nil)
+			wantDigest(t, got, 0, size+own)
+			b.Release()
+		})
+	}
+}
+
+// TestALaggardIsCutOffForWhatItsSocketHolds of shared memory, and not for memory of its own.
+func TestALaggardIsCutOffForWhatItsSocketHolds(t *testing.T) {
+	inTime(t)
+	const size, lag = 16 << 10, 100 * time.Millisecond
+	e := newEngine(t, Config{Policy: everything, WriteStall: 10 * lag, LagAfter: lag, Laggards: CutOff})
+	for name, c := range map[string]struct {
+		shared bool
+		why    error
+		after  time.Duration
+	}{
+		"shared": {true, ErrLagged, lag},
+		"own":    {false, ErrStalled, 10 * lag},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := e.Lease(size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := connectOut(t, e, &handler{}, 0)
+			k.peer.vanish()
+			since := time.Now()
+			k.do(func(ec *Conn) {
+				if c.shared {
+					b.Retain()
+				}
+				if err := ec.Send(b); err != nil {
+					t.Error(err)
+				}
+			})
+			eventually(t, "the socket has taken it", func() (all bool) { k.do(func(c *Conn) { all = c.Queued() == 0 }); return all })
+			if err := k.end(); !errors.Is(err, c.why) {
+				t.Errorf("ended with %v, want %v", err, c.why)
+			}
+			if took := time.Since(since); took < c.after || took > 5*c.after {
+				t.Errorf("cut off after %v, want %v", took, c.after)
+			}
+			if c.shared {
+				eventually(t, "the buffer is given back", func() bool { return b.Refs() == 1 })
+				b.Release()
+			}
+		})
+	}
 }

@@ -23,7 +23,7 @@ type Stats struct {
 	NoBuffers     uint64 // leases refused because the arena was used up
 	RecvNoBuffers uint64 // receives that found no provided buffer, and were armed again
 	CQOverflows   uint64 // turns that found the completion queue overflowed
-	Demoted       uint64 // bytes copied so that shared memory could be released; see Config.DemoteAfter
+	Demoted       uint64 // bytes copied so that shared memory could be released; see Config.LagAfter
 	Turns         uint64
 	Enters        uint64 // io_uring_enter calls
 	Arena         bufreg.Stats
@@ -132,21 +132,16 @@ func (e *Engine) collect(on func(l *loop, take func())) (all Stats) {
 	return all
 }
 
-// observe fills in what the loop holds at the moment. It looks at every connection.
+// observe fills in what the loop holds at the moment, at the same cost however many connections there are.
 func (l *loop) observe(s *Stats) {
 	s.Conns = l.conns.n
 	s.Starved = len(l.starved)
+	s.Queued = l.queued.bytes
 	s.Pinned, s.MaxPinned = l.budget.Pinned(), l.budget.Limit()
 	s.OldestPin = l.oldestPin()
 	if l.learner != nil {
 		for _, p := range l.learner.Explain() {
 			s.Paths = append(s.Paths, LoopPath{l.id, p})
-		}
-	}
-	for _, slot := range l.conns.slots {
-		if c := slot.v; c != nil {
-			s.States[c.state]++
-			s.Queued += c.queue.bytes
 		}
 	}
 }

@@ -54,6 +54,23 @@ func (s *Stepped) Aborting(c *Conn) bool { return c.state == connAborting }
 // Forgotten reports whether c, which was refused a buffer, waits for nothing or would not be refused it now.
 func (s *Stepped) Forgotten(c *Conn) bool { return !c.wantLease || c.loop.mayTry(c) }
 
+// Shared is where in its stream the first piece of memory ends that c has queued and shares with others, or -1.
+func (s *Stepped) Shared(c *Conn) int {
+	first := c.queue.firstShared()
+	if first < 0 {
+		return -1
+	}
+	end := int(c.accepted)
+	for i := range first + 1 {
+		if it := c.queue.at(i); it.file != nil {
+			end += int(it.file.left)
+		} else {
+			end += it.buf.Len()
+		}
+	}
+	return end
+}
+
 // Listen has loop i accept from a listening descriptor.
 func (s *Stepped) Listen(i, fd int, newHandler func(*Conn) Handler) {
 	l := s.eng.loops[i]

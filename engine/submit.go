@@ -112,6 +112,7 @@ func (l *loop) submitSend(c *Conn) {
 			continue
 		}
 		op.bufs[i], op.segs = it.buf, i+1
+		op.shared = op.shared || it.sharedAt != 0
 		op.pins[i] = l.cache.Pin(it.buf)
 	}
 	q.inFlight = d.Segments
@@ -147,6 +148,9 @@ func (l *loop) submitOp(c *Conn, op *sendOp, d zc.Decision, want uint32, more bo
 	op.began, op.from, op.alone = l.now, c.accepted, c.notifying == 0
 	op.trail = c.note(d.Route, d.Reason, want)
 	op.Submit(d.Route, want)
+	if d.Route == zc.ZeroCopy {
+		l.pins.add(op)
+	}
 	c.sending = op
 	l.heavy += int(want)
 
@@ -247,6 +251,7 @@ func (l *loop) keepCompletions(err error) {
 // unpin ends the kernel's use of an op's buffers.
 func (l *loop) unpin(op *sendOp) {
 	if op.Route == zc.ZeroCopy {
+		l.pins.remove(op)
 		l.budget.Settle(&op.conn.pins, op.charge, op.fresh, int64(op.Sent), l.now)
 	}
 	for i, b := range op.bufs[:op.segs] {

@@ -65,14 +65,14 @@ func (l *loop) stall() int64 {
 
 // lookEvery is how long a connection with outstanding bytes goes unlooked at.
 func (l *loop) lookEvery() int64 {
-	every := int64(l.cfg.PressureStall) / stallLooks
-	if l.cfg.DemoteAfter > 0 {
-		every = min(every, int64(l.cfg.DemoteAfter)/stallLooks)
+	every := min(l.cfg.PressureStall, l.cfg.PinLimit)
+	if l.cfg.LagAfter > 0 {
+		every = min(every, l.cfg.LagAfter)
 	}
-	return max(every, 1)
+	return max(int64(every)/stallLooks, 1)
 }
 
-// stallLooks is how many times in Config.PressureStall a connection with outstanding bytes is
+// stallLooks is how many times in Config.PressureStall, or what is shorter, a connection with outstanding bytes is
 // asked for progress: the deadline is kept to a quarter of its length.
 const stallLooks = 4
 
@@ -103,6 +103,7 @@ func (l *loop) expire() {
 		c.timer.at = c.nextLook()
 		heap.Fix(&l.timers, 0)
 	}
+	l.endOldPins()
 }
 
 // outstanding reports whether bytes are queued, or pinned until the peer acknowledges them.
@@ -121,8 +122,8 @@ func (c *Conn) overdue() error {
 		if l.now >= c.takenAt+l.stall() {
 			return ErrStalled
 		}
-		if l.cfg.DemoteAfter > 0 && l.now >= c.takenAt+int64(l.cfg.DemoteAfter) {
-			l.demote(c)
+		if c.lags() {
+			l.endLag(c)
 		}
 		return nil
 	}

@@ -39,6 +39,7 @@ type serveFlags struct {
 	sqpoll    bool
 	recheck   time.Duration
 	stall     time.Duration
+	pinLimit  time.Duration
 	idle      time.Duration
 	drain     time.Duration
 
@@ -78,6 +79,7 @@ Needs Linux 6.0 or later and permission to use io_uring.`,
 	fl.BoolVar(&f.sqpoll, "sqpoll", false, "have a kernel thread take submissions: no system calls, one more processor for each loop")
 	fl.DurationVar(&f.recheck, "recheck", httpd.DefaultRecheck, "how long a replaced file may still be served from its open descriptor")
 	fl.DurationVar(&f.stall, "write-stall", 30*time.Second, "reset a connection whose peer takes no bytes for this long")
+	fl.DurationVar(&f.pinLimit, "pin-limit", 0, "reset a connection whose peer takes bytes, but has not taken one zero-copy send after this long (default 10m, or --write-stall if that is longer)")
 	fl.DurationVar(&f.idle, "idle", 75*time.Second, "close a connection that is idle for this long")
 	fl.DurationVar(&f.drain, "drain", 10*time.Second, "how long connections may finish after SIGINT or SIGTERM; a second signal ends them at once")
 	return cmd
@@ -87,7 +89,7 @@ Needs Linux 6.0 or later and permission to use io_uring.`,
 func (f *serveFlags) config() (c engine.Config, err error) {
 	c = engine.Config{
 		Loops: f.loops, CPUs: f.cpus, CopyOnly: f.copyOnly, SQPoll: f.sqpoll,
-		WriteStall: f.stall, IdleTimeout: f.idle, DrainTimeout: f.drain,
+		WriteStall: f.stall, PinLimit: f.pinLimit, IdleTimeout: f.idle, DrainTimeout: f.drain,
 	}
 	switch {
 	case f.listen == "": // to the net package that is any port of every interface
@@ -96,6 +98,8 @@ func (f *serveFlags) config() (c engine.Config, err error) {
 		return c, usageError{fmt.Errorf("--loops %d: use 1 or more, or 0 for one for each processor", f.loops)}
 	case f.recheck < 0 || f.stall < time.Millisecond || f.idle <= 0 || f.drain < 0:
 		return c, usageError{errors.New("--recheck, --write-stall, --idle and --drain take positive times, like 30s")}
+	case f.pinLimit != 0 && f.pinLimit < f.stall:
+		return c, usageError{fmt.Errorf("--pin-limit %v is shorter than --write-stall %v, after which peers that take nothing are reset: raise it, or lower that", f.pinLimit, f.stall)}
 	}
 	if c.Loops == 0 {
 		c.Loops = runtime.NumCPU()

@@ -95,6 +95,10 @@ func (s *session) overlooked(now time.Duration) string {
 		return "is past its deadline"
 	case k.Pins > 0 && now > progress+m.cfg.WriteStall+grace:
 		return "pins memory for a peer that takes nothing"
+	case s.pinnedTooLong(now):
+		return "has a send that has been pinned for longer than it may"
+	case s.lagsTooLong(now):
+		return "has queued shared memory for longer than it may"
 	case s.outstanding() && now > moved+m.cfg.WriteStall+grace:
 		return "waits for a peer that takes nothing"
 	case s.outstanding():
@@ -104,6 +108,26 @@ func (s *session) overlooked(now time.Duration) string {
 		return "waits for its peer to close"
 	}
 	return ""
+}
+
+// pinnedTooLong reports whether a pin is older than it may become, which is looked for four times in PressureStall.
+func (s *session) pinnedTooLong(now time.Duration) bool {
+	at, ok := s.peer.OldestPin()
+	return ok && s.m.cfg.PinLimit > 0 && now > at+s.m.cfg.PinLimit+s.m.cfg.PressureStall/2+grace
+}
+
+// lagsTooLong reports whether the socket has not taken memory that is shared, which the engine neither copied nor
+// ended the connection for.
+func (s *session) lagsTooLong(now time.Duration) bool {
+	cfg := &s.m.cfg
+	kept := s.peer.Accepted() + 1
+	if cfg.Laggards == engine.Demote { // it may have copies of its own meanwhile
+		kept = s.m.eng.Shared(s.c)
+	}
+	for len(s.lent) > 0 && s.lent[0].end < kept {
+		s.lent = s.lent[1:]
+	}
+	return cfg.LagAfter > 0 && kept >= 0 && len(s.lent) > 0 && now > s.lent[0].at+cfg.LagAfter*5/4+grace
 }
 
 // outstanding reports whether the engine has bytes for the peer that are queued or pinned.
@@ -128,6 +152,10 @@ func (s *session) ended(err error) {
 		s.m.failf("connection %d was cut off as stalled, %v after its peer took bytes", k.FD, k.Quiet)
 	case errors.Is(err, engine.ErrStalled) && now.Before(s.beganAt.Add(s.m.cfg.PressureStall)):
 		s.m.failf("connection %d was cut off as stalled, %v after it began to send", k.FD, now.Sub(s.beganAt))
+	case errors.Is(err, engine.ErrPinned) && (s.m.cfg.PinLimit == 0 || now.Before(s.adopted.Add(s.m.cfg.PinLimit))):
+		s.m.failf("connection %d was cut off for its pins, %v after it began", k.FD, now.Sub(s.adopted))
+	case errors.Is(err, engine.ErrLagged) && (s.m.cfg.LagAfter == 0 || s.lentAt.IsZero() || now.Before(s.lentAt.Add(s.m.cfg.LagAfter))):
+		s.m.failf("connection %d was cut off as a laggard, %v after it was sent shared memory", k.FD, now.Sub(s.lentAt))
 	case errors.Is(err, engine.ErrIdle) && now.Before(s.heardAt.Add(s.m.cfg.IdleTimeout)):
 		s.m.failf("connection %d was closed as idle, %v after its peer sent bytes", k.FD, now.Sub(s.heardAt))
 	case errors.Is(err, engine.ErrDeadline) && (s.soonest.IsZero() || now.Before(s.soonest)):

@@ -2,6 +2,7 @@ package simring
 
 import (
 	"bytes"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ type send struct {
 	unacked  int // chunks in the socket
 	done     bool
 	skb      *skb
+	pinnedAt time.Duration // when it completed, with a notification to come
 }
 
 // skb is what joins the notifications of sends that share one: they come when all of them
@@ -204,8 +206,10 @@ func (q *request) endSend(errno syscall.Errno) {
 		}
 		return
 	}
+	o.pinnedAt = w.Punctual()
+	o.sock.pinned = append(o.sock.pinned, o)
 	if o.sock.Pins++; o.sock.Pins == 1 {
-		o.sock.PinnedAt = w.Punctual()
+		o.sock.PinnedAt = o.pinnedAt
 	}
 	q.r.unnotified++
 	q.r.post(q.sqe.UserData, res, ring.CQEMore)
@@ -286,5 +290,6 @@ func (o *send) notified() {
 func (o *send) seen() {
 	o.q.r.unnotified--
 	o.sock.Pins--
+	o.sock.pinned = slices.DeleteFunc(o.sock.pinned, func(p *send) bool { return p == o })
 	o.sock.NotifiedAt = o.q.r.w.Punctual()
 }

@@ -79,7 +79,10 @@ func newSim(c *simring.Choices) (*sim, error) {
 	}
 	m.cfg.PressureStall = m.cfg.WriteStall / time.Duration(c.Between(1, 4))
 	if c.Intn(3) == 2 {
-		m.cfg.DemoteAfter = 100 * time.Millisecond
+		m.cfg.LagAfter, m.cfg.Laggards = 100*time.Millisecond<<c.Intn(4), engine.Laggards(c.Intn(2))
+	}
+	if c.Intn(2) == 1 {
+		m.cfg.PinLimit = m.cfg.WriteStall * time.Duration(c.Between(1, 3))
 	}
 	if c.Intn(3) == 2 {
 		m.cfg.MaxPinned = m.cfg.ArenaSize / 8

@@ -18,6 +18,7 @@ type Socket struct {
 	used    int     // their bytes
 	acked   uint64
 	sending *request
+	pinned  []*send // between completion and notification, as the engine knows it
 	poll    *request
 	skb     *skb // of the newest zero-copy send
 	shut    bool // the write side is shut down
@@ -367,3 +368,15 @@ func (s *Socket) pumpRecv() {
 		}
 	}
 }
+
+// OldestPin is when the zero-copy send completed, in punctual time, that waits longest for the engine to see its
+// notification.
+func (s *Socket) OldestPin() (at time.Duration, ok bool) {
+	if len(s.pinned) == 0 {
+		return 0, false
+	}
+	return s.pinned[0].pinnedAt, true
+}
+
+// Accepted is how many bytes the socket has taken.
+func (s *Socket) Accepted() int { return int(s.acked) + s.used }

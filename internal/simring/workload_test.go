@@ -43,6 +43,16 @@ type session struct {
 	heardAt  time.Time
 	deadline time.Duration // 0: none
 	soonest  time.Time     // of all deadlines
+
+	adopted time.Time // when the engine got the connection
+	lent    []lent    // what it was sent of memory that others had too, and the socket has not taken
+	lentAt  time.Time // the first, ever
+}
+
+// lent is shared memory that a connection was sent.
+type lent struct {
+	at  time.Duration
+	end int // in the stream
 }
 
 // Kinds of handlers, by what they decide for themselves.
@@ -62,6 +72,7 @@ func (m *sim) accept(c *engine.Conn) engine.Handler {
 		if s.c == nil && s.peer.FD == c.FD() {
 			s.c = c
 			s.heard, s.heardAt = m.Punctual(), c.Now()
+			s.adopted = c.Now()
 			if m.flood {
 				s.flood()
 			}
@@ -284,9 +295,15 @@ func (s *session) queue(do func() error) error {
 
 // send queues a buffer, and expects it at the peer when that was taken.
 func (s *session) send(b bufreg.Buffer) {
-	p := bytes.Clone(b.Bytes())
+	p, shared := bytes.Clone(b.Bytes()), b.Refs() > 1
 	if s.queue(func() error { return s.c.Send(b) }) == nil {
 		s.want = append(s.want, p...)
+		if shared {
+			s.lent = append(s.lent, lent{s.m.Punctual(), len(s.want)})
+			if s.lentAt.IsZero() {
+				s.lentAt = s.c.Now()
+			}
+		}
 	}
 }
 
