@@ -44,9 +44,8 @@ const (
 	settleWork = milli / 2
 	// lookWork is how much traffic is looked at before something is chosen to be tried.
 	lookWork = 20 * milli
-	// restFirst and restLast are how long a decision rests after a trial, in the trial's own
-	// length: trials take less than half a percent of the work once decisions are confirmed,
-	// and cost less than 1 % though a challenger may cost five times as much.
+	// restFirst and restLast are how long a decision rests after a trial, in what the trial cost: once
+	// decisions are confirmed trials take less than half a percent of the time, whatever the challenger costs.
 	restFirst, restLast = 8, 256
 	// minShare is the share of the loop's work below which a decision is not worth a trial:
 	// a tenth of it would have to change by a fifth to be seen at 2 %.
@@ -56,6 +55,8 @@ const (
 	margin = 0.02
 	// notification is ns of CPU time that a notification costs, in whichever epoch it arrives.
 	notification = 300
+	// maxRatio bounds what an interruption in an epoch makes of its cost.
+	maxRatio = 100
 	// maxPaths bounds the paths; whatever comes after shares the last.
 	maxPaths = 64
 )
@@ -106,18 +107,19 @@ type Path struct {
 // trial is the one that runs, if path is set.
 type trial struct {
 	path      *Path
-	sizes     uint16 // contested, as bits
-	peers     int64  // how many sizes take turns with these
-	began     int64  // in work
-	order     bool   // of this round of four epochs: challenger first and last, or in the middle
-	epoch     int    // 0 to 3
-	measuring bool   // else it settles
-	since     int64  // in work: when this part of the epoch began
-	cpu       int64  // the thread's, then
-	owed      int64  // notifications of this epoch's sends that are still to come, less those of others that came
-	contested int64  // work of the contested sizes in all measured parts
-	measured  int64  // all work in them
-	cost      [2]float64
+	sizes     uint16     // contested, as bits
+	peers     int64      // how many sizes take turns with these
+	began     int64      // in work
+	order     bool       // of this round of four epochs: challenger first and last, or in the middle
+	epoch     int        // 0 to 3
+	measuring bool       // else it settles
+	since     int64      // in work: when this part of the epoch began
+	cpu       int64      // the thread's, then
+	owed      int64      // notifications of this epoch's sends that are still to come, less those of others that came
+	contested int64      // work of the contested sizes in all measured parts
+	measured  int64      // all work in them
+	cost      [2]float64 // ns for each work, in the last epoch of each side
+	costs     [2]float64 // the same of all epochs
 	pairs     pairs
 }
 
@@ -218,6 +220,8 @@ func (l *Learner) Measured(cpu int64) {
 	t.cost[side] = float64(cpu-t.cpu+t.owed*notification) / float64(work)
 	if t.epoch&1 == 1 {
 		t.pairs.add(t.cost[0], t.cost[1])
+		t.costs[0] += t.cost[0]
+		t.costs[1] += t.cost[1]
 		if l.judge() {
 			return
 		}
@@ -262,8 +266,11 @@ func (l *Learner) judge() (ended bool) {
 	if v == undecided {
 		return false
 	}
-	mean, _ := t.pairs.mean()
-	p.ratio = 1 + mean
+	p.ratio = 1
+	if t.costs[0] > 0 && t.costs[1] > 0 { // else a clock that went backwards
+		p.ratio = t.costs[1] / t.costs[0]
+	}
+	cost := int64(float64(length) * min((1+p.ratio)/2, maxRatio)) // in work of the incumbent
 	p.trials++
 	l.stats.Trials++
 	p.flip = 0
@@ -279,7 +286,7 @@ func (l *Learner) judge() (ended bool) {
 			if v == switchRoute {
 				s.rest = restFirst
 			}
-			s.tryAt = l.work + s.rest*length*t.peers
+			s.tryAt = l.work + s.rest*cost*t.peers
 		}
 	}
 	p.spread(t.sizes)

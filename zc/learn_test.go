@@ -1,12 +1,15 @@
 package zc
 
 import (
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 )
+
+var costsFlag = flag.Int("costs", 40, "how many random costs learning is tried with")
 
 // costs are a synthetic path: what a send costs the loop's thread, in ns. A copy takes 1 µs
 // and 0.1 ns a byte.
@@ -207,6 +210,26 @@ func TestLearningSettlesOnTheBetterRoute(t *testing.T) {
 	}
 	t.Logf("worst: %.4f of the better choice once settled, %.0f ms lost in the first %.1f s, %.2f %% of the settled work in trials, %d switches",
 		worst, worstRegret, unsettled/second, 100*worstTrying, switches)
+}
+
+// The same for costs, noise and sizes that chance has chosen: any path with a cost a byte and a cost a send.
+func TestLearningSettlesWhateverTheCosts(t *testing.T) {
+	worst := 0.0
+	for seed := range uint64(*costsFlag) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		m := costs{"any", 0.12 * rng.Float64(), notification + 8000*rng.Float64()*rng.Float64(), notification}
+		n := noise{send: 0.3 * rng.Float64(), turn: 0.2 * rng.Float64(), spikes: 0.002 * rng.Float64(), drift: 0.3 * rng.Float64()}
+		size := 1 << (10 + rng.IntN(11))
+		r := newRig(seed, n, 1+rng.IntN(50))
+		r.add(PathKey{}, m, 1+rng.IntN(32), size+rng.IntN(size))
+		r.run(4 * second)
+		ratio := r.against(2 * second)
+		if ratio > tolerable {
+			t.Errorf("seed %d: %.3f of the better choice, of %d bytes, %+v, %+v: %+v", seed, ratio, r.streams[0].sizes, m, n, r.learner.Explain())
+		}
+		worst = max(worst, ratio)
+	}
+	t.Logf("worst: %.4f", worst)
 }
 
 // A file server's mix, on two cards and to peers that copy: each has its own best route, so

@@ -6,8 +6,10 @@ import "math"
 // the challenger alternate; two neighbours are a pair.
 
 const (
-	// minPairs is when a trial may first end, by giving up on the challenger: that is cheap.
+	// minPairs is when a trial may first end, by giving up on the challenger: that is cheap. After half of them a
+	// challenger is given up that was hopeless in each, because the others would cost most.
 	minPairs = 4
+	hopeless = 0.9 * clip
 	// switchPairs is when the challenger may first win: from here on the standard error is
 	// known well enough to be multiplied by four.
 	switchPairs = 32
@@ -63,10 +65,14 @@ func (p *pairs) mean() (mean, stderr float64) {
 // chance to be wrong. The challenger wins when it is cheaper by more than margin, and that is
 // no accident.
 func (p *pairs) verdict(margin float64) verdict {
-	if p.n < minPairs || p.n&(p.n-1) != 0 {
+	if p.n < minPairs/2 || p.n&(p.n-1) != 0 {
 		return undecided
 	}
 	switch mean, e := p.mean(); {
+	case p.n < minPairs:
+		if mean > hopeless {
+			return keepIncumbent
+		}
 	case p.n >= switchPairs && mean < -margin && mean+switchErrors*e < 0:
 		return switchRoute
 	case mean-keepErrors*e > -margin || p.n >= maxPairs:
