@@ -226,7 +226,10 @@ func (l *loop) afterSend(c *Conn) {
 		return
 	}
 	if c.lagging {
-		l.giveBack(c)
+		if err := l.giveBack(c); err != nil {
+			l.abort(c, err)
+			return
+		}
 	}
 	if c.queue.len() == 0 {
 		l.stats.ResponseTime.Observe(l.now - c.queuedAt)

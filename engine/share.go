@@ -103,21 +103,21 @@ func (c *Conn) lags() bool {
 }
 
 // endLag has a laggard let go of the memory that it shares with others and has not given to its
-// socket. A send in flight that has some is ended first: it may have got rid of it.
-func (l *loop) endLag(c *Conn) {
-	switch {
-	case c.lagging:
-	case c.queue.firstShared() < c.queue.inFlight:
+// socket, or returns why it must end. A send in flight that has some is ended first: it may have got rid of it.
+func (l *loop) endLag(c *Conn) error {
+	if c.queue.firstShared() >= c.queue.inFlight {
+		return l.giveBack(c)
+	}
+	if !c.lagging {
 		c.lagging = true
 		l.cancel(userData(kindSend, c.sending.id))
-	default:
-		l.giveBack(c)
 	}
+	return nil
 }
 
-// giveBack copies what a queue has kept of shared memory for too long, or ends the connection: as Config.Laggards
-// says, and where there is no room for a copy. No send in flight has any.
-func (l *loop) giveBack(c *Conn) {
+// giveBack copies what a queue has kept of shared memory for too long. It returns why the connection must end
+// instead: Config.Laggards says so, or there is no room for a copy. No send in flight has any.
+func (l *loop) giveBack(c *Conn) error {
 	c.lagging = false
 	for i := c.queue.inFlight; i < c.queue.len(); i++ {
 		it := c.queue.at(i)
@@ -125,16 +125,15 @@ func (l *loop) giveBack(c *Conn) {
 			continue
 		}
 		if l.cfg.Laggards == CutOff {
-			l.abort(c, ErrLagged)
-			return
+			return ErrLagged
 		}
 		own, err := l.arena.Private(it.buf)
 		if err != nil {
-			l.abort(c, ErrLagged)
-			return
+			return ErrLagged
 		}
 		l.stats.Demoted += uint64(it.buf.Len())
 		it.buf.Release()
 		it.buf, it.sharedAt = own, 0
 	}
+	return nil
 }

@@ -123,7 +123,7 @@ func (c *Conn) overdue() error {
 			return ErrStalled
 		}
 		if c.lags() {
-			l.endLag(c)
+			return l.endLag(c)
 		}
 		return nil
 	}
