@@ -78,6 +78,7 @@ bench-smoke: build
 	bin/uringserve bench calibrate --rounds 1 --time 10ms $$(test "$$(id -u)" != 0 || echo --policy bin/host.yaml)
 	bin/uringserve bench scale --rounds 1 --time 10ms --loops 1,2 --conns 1,1000 \
 		$$(test "$$(id -u)" != 0 || echo --wire) --report bin/scale.html --json bin/scale.json
+	$(GO) run ./integration/adaptive -rounds 1 -turn 5ms -settle 50ms -sizes 4096,262144 loopback
 	cd integration/peers && $(GO) run . -smoke
 
 clean:

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"fmt"
 	"sync"
 	"syscall"
 	"testing"
@@ -198,5 +199,24 @@ func TestStatsOfALoopAddUp(t *testing.T) {
 	}
 	if st.Arena.Total != int64(16<<20) {
 		t.Errorf("an arena of %d bytes, want 16 MiB", st.Arena.Total)
+	}
+}
+
+// BenchmarkStats is what a scrape costs the loop, beside few connections and beside many: the same.
+func BenchmarkStats(b *testing.B) {
+	for _, conns := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("%d connections", conns), func(b *testing.B) {
+			e := newEngine(b, Config{})
+			for range conns {
+				connect(b, e, &handler{}, 0)
+			}
+			l := e.loops[0]
+			onLoop(b, l, func() {
+				for b.Loop() {
+					s := l.stats
+					l.observe(&s)
+				}
+			})
+		})
 	}
 }
