@@ -159,12 +159,14 @@ func (m *sim) turn(i int) {
 		return
 	}
 	if m.Runnable(i) {
-		if m.ended[i] = m.eng.Turn(i); !m.ended[i] && !m.Runnable(i) {
-			m.asleep(i)
-		}
+		m.ended[i] = m.eng.Turn(i)
 	}
-	if !m.ended[i] && !m.Runnable(i) && !m.Waking() && m.eng.Owed(i) {
+	switch {
+	case m.ended[i] || m.Runnable(i):
+	case !m.Waking() && m.eng.Owed(i):
 		m.failf("loop %d sleeps, and something waits for it: a wake-up was lost", i)
+	default:
+		m.asleep(i) // also if it slept before: others may have done something since
 	}
 }
 
