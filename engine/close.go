@@ -114,6 +114,7 @@ func (l *loop) release(c *Conn) {
 	if c.state == connAborting {
 		l.sys.ResetOnClose(c.fd)
 		l.stats.Aborted++
+		l.stats.Resets[resetFor(c.err)]++
 	} else {
 		l.stats.ClosedInOrder++
 	}

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"errors"
+	"slices"
+	"syscall"
 
 	"sluice/bufreg"
 )
@@ -38,3 +40,41 @@ var (
 	// errLingered is not for users: the wait for the peer's close is over.
 	errLingered = errors.New("linger is over")
 )
+
+// reset is a reason for which connections are reset.
+type reset struct {
+	name string
+	errs []error
+}
+
+// resets are all of them, as Stats counts them: the first that has what Closed is told, or the last.
+var resets = [NumResets]reset{
+	{"stalled", []error{ErrStalled}},
+	{"pin-limit", []error{ErrPinned}},
+	{"lagged", []error{ErrLagged}},
+	{"idle", []error{ErrIdle}},
+	{"deadline", []error{ErrDeadline}},
+	{"drained", []error{ErrDrained}},
+	{"aborted", []error{ErrAborted}},
+	{"file-truncated", []error{ErrFileTruncated}},
+	{"by-peer", []error{syscall.ECONNRESET, syscall.EPIPE}},
+	{"tcp-timeout", []error{syscall.ETIMEDOUT}},
+	{"failed", nil},
+}
+
+// NumResets is the number of reasons for which connections are reset.
+const NumResets = 11
+
+// ResetName is the name of the i-th of them.
+func ResetName(i int) string { return resets[i].name }
+
+// resetFor is which of them an error is.
+func resetFor(err error) int {
+	i := slices.IndexFunc(resets[:NumResets-1], func(r reset) bool {
+		return slices.ContainsFunc(r.errs, func(e error) bool { return errors.Is(err, e) })
+	})
+	if i < 0 {
+		return NumResets - 1
+	}
+	return i
+}

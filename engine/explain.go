@@ -91,6 +91,7 @@ type Report struct {
 	Ways      []Way
 	Delivered bool          // every byte was accepted, and of every byte the fate is known
 	Took      time.Duration // from queued to accepted, or to the connection's end
+	Err       error         // why the connection ended before that; nil if it was delivered, or closed in order
 	Delay     time.Duration // the longest from a completion to its notification
 }
 
@@ -225,6 +226,7 @@ func (c *Conn) endReports() {
 		if rest[i].accepted < rest[i].to-rest[i].from {
 			rest[i].report.Took = time.Duration(c.loop.now - rest[i].queuedAt)
 		}
+		rest[i].report.Err = c.err
 		rest[i].tell(rest[i].report)
 	}
 }

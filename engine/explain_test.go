@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"errors"
 	"testing"
 
 	"sluice/zc"
@@ -93,7 +94,7 @@ func TestAnAbortedConnectionReportsWhatWasSent(t *testing.T) {
 		c.Abort()
 	})
 	k.wantEnd(ErrAborted)
-	if r := await(t, told, "the report"); r.Delivered {
-		t.Errorf("%+v was delivered to a peer that did not read", r)
+	if r := await(t, told, "the report"); r.Delivered || !errors.Is(r.Err, ErrAborted) {
+		t.Errorf("%+v, want that it was not delivered, because of an abort", r)
 	}
 }

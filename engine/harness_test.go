@@ -195,6 +195,13 @@ func wantNothingHeld(tb testing.TB, st Stats) {
 	if st.Conns != 0 || st.States != [NumConnStates]int{} {
 		tb.Errorf("at the end %d connections are open, by state %v", st.Conns, st.States)
 	}
+	resets := uint64(0)
+	for _, n := range st.Resets {
+		resets += n
+	}
+	if resets != st.Aborted {
+		tb.Errorf("%d connections were reset, and by reason %v", st.Aborted, st.Resets)
+	}
 	if st.Queued != 0 || st.Pinned != 0 || st.OldestPin != (Pin{}) {
 		tb.Errorf("at the end %d bytes are queued and %d pinned, the oldest by %+v", st.Queued, st.Pinned, st.OldestPin)
 	}

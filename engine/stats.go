@@ -14,7 +14,8 @@ type Stats struct {
 	Accepted      uint64 // accepted and dialed
 	AcceptErrors  uint64
 	ClosedInOrder uint64
-	Aborted       uint64 // reset, for whatever reason
+	Aborted       uint64            // reset, for whatever reason
+	Resets        [NumResets]uint64 // the same by reason: see ResetName
 	BytesReceived uint64
 	Sends         zc.Counters // by route and reason
 	SendErrors    uint64
@@ -70,6 +71,9 @@ func (s *Stats) merge(o *Stats) {
 	s.AcceptErrors += o.AcceptErrors
 	s.ClosedInOrder += o.ClosedInOrder
 	s.Aborted += o.Aborted
+	for i, n := range o.Resets {
+		s.Resets[i] += n
+	}
 	s.BytesReceived += o.BytesReceived
 	s.Sends.Merge(&o.Sends)
 	s.SendErrors += o.SendErrors

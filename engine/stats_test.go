@@ -220,3 +220,16 @@ func BenchmarkStats(b *testing.B) {
 		})
 	}
 }
+
+// Every way to end is told apart, also where the error says more.
+func TestResetsAreCountedByReason(t *testing.T) {
+	for why, name := range map[error]string{
+		ErrStalled: "stalled", ErrPinned: "pin-limit", ErrLagged: "lagged", ErrIdle: "idle", ErrDeadline: "deadline", ErrDrained: "drained", ErrAborted: "aborted",
+		fmt.Errorf("f at byte 1: %w", ErrFileTruncated): "file-truncated", fmt.Errorf("send: %w", syscall.EPIPE): "by-peer",
+		fmt.Errorf("receive: %w", syscall.ECONNRESET): "by-peer", fmt.Errorf("send: %w", syscall.ETIMEDOUT): "tcp-timeout", syscall.EIO: "failed",
+	} {
+		if got := ResetName(resetFor(why)); got != name {
+			t.Errorf("%v is counted as %s, want %s", why, got, name)
+		}
+	}
+}

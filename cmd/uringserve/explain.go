@@ -30,7 +30,7 @@ type explainer struct {
 
 // newExplainer writes its lines to out, through a queue.
 func newExplainer(out zerolog.ConsoleWriter) *explainer {
-	out.FieldsOrder = []string{"method", "path", "status", "bytes", "of", "ways", "delay", "took", "peer"}
+	out.FieldsOrder = []string{"method", "path", "status", "bytes", "of", "ways", "delay", "took", "peer", "why"}
 	direct := zerolog.New(out).With().Timestamp().Logger()
 	w := diode.NewWriter(struct{ io.Writer }{out}, maxUnwritten, 0, func(missed int) { // without out's Close
 		direct.Warn().Int("lines", missed).Msg("responses are not explained: standard error is too slow")
@@ -48,7 +48,11 @@ func (x *explainer) response(r httpd.Response) {
 	line.Str("method", short(r.Method)).Str("path", short(r.Path)).Int("status", r.Status).
 		Int64("bytes", r.Sent()).Int64("of", r.Size).Str("ways", ways(r.Ways)).
 		Str("delay", milliseconds(r.Delay)).Str("took", milliseconds(r.Took)).
-		Stringer("peer", r.Peer).Msg(whole)
+		Stringer("peer", r.Peer)
+	if r.Err != nil {
+		line.Str("why", r.Err.Error())
+	}
+	line.Msg(whole)
 }
 
 // close writes what is queued.

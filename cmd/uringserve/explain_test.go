@@ -53,10 +53,15 @@ func TestACutOffResponseIsAWarning(t *testing.T) {
 	unknown, short := explainedResponse, explainedResponse
 	unknown.Delivered = false
 	short.Size = 301
-	for _, r := range []httpd.Response{unknown, short} {
-		got := explained(t, r)
-		if want := fmt.Sprintf("WRN response cut off method=GET path=/a status=200 bytes=300 of=%d ", r.Size); !strings.HasPrefix(got[0], want) {
-			t.Errorf("%q, want %q", got, want)
+	stalled := short
+	stalled.Err = engine.ErrStalled
+	for _, tt := range []struct {
+		r    httpd.Response
+		ends string
+	}{{unknown, " peer=10.0.0.1:5"}, {short, " peer=10.0.0.1:5"}, {stalled, ` why="` + engine.ErrStalled.Error() + `"`}} {
+		got := explained(t, tt.r)
+		if want := fmt.Sprintf("WRN response cut off method=GET path=/a status=200 bytes=300 of=%d ", tt.r.Size); !strings.HasPrefix(got[0], want) || !strings.HasSuffix(got[0], tt.ends) {
+			t.Errorf("%q, want %q and %q at its end", got, want, tt.ends)
 		}
 	}
 }

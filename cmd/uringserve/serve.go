@@ -270,7 +270,7 @@ func announcePolicy(log zerolog.Logger, name string, h policy.Host, kernel strin
 
 // totals says what was done.
 func totals(log zerolog.Logger, s engine.Stats) {
-	log.Info().Msgf("connections: %d accepted, %d closed in order, %d reset, %d accept errors", s.Accepted, s.ClosedInOrder, s.Aborted, s.AcceptErrors)
+	log.Info().Msgf("connections: %d accepted, %d closed in order, %d reset, %d accept errors%s", s.Accepted, s.ClosedInOrder, s.Aborted, s.AcceptErrors, resets(s))
 	for r := range zc.Route(zc.NumRoutes) {
 		t := s.Sends.Total(r)
 		log.Info().Msgf("%s: %d bytes in %d sends", r, t.Bytes, t.Sends)
@@ -278,6 +278,20 @@ func totals(log zerolog.Logger, s engine.Stats) {
 	log.Info().Msgf("zero-copy notifications: %d zero-copied, %d copied by the kernel, %d unknown, %d stray",
 		s.Sends.NotifiedZeroCopy, s.Sends.NotifiedCopied, s.Sends.NotifiedUnknown, s.Sends.Stray)
 	log.Info().Msgf("errors: %d sends failed, %d bytes undelivered, %d leases refused", s.SendErrors, s.Undelivered, s.NoBuffers)
+}
+
+// resets says why connections were reset, if any were.
+func resets(s engine.Stats) string {
+	var why []string
+	for i, n := range s.Resets {
+		if n > 0 {
+			why = append(why, fmt.Sprintf("%d %s", n, engine.ResetName(i)))
+		}
+	}
+	if len(why) == 0 {
+		return ""
+	}
+	return "; resets: " + strings.Join(why, ", ")
 }
 
 func isTerminal(f *os.File) bool {

@@ -287,7 +287,7 @@ func TestHealthAndMetricsDuringADrain(t *testing.T) {
 }
 
 // line of an explained response, as its fields.
-var explainLine = regexp.MustCompile(`(INF|WRN) response( cut off)? method=(\S+) path=(\S+) status=(\d+) bytes=(\d+) of=(\d+) ways="([^"]*)" delay=([0-9.]+)ms took=([0-9.]+)ms peer=(\S+)$`)
+var explainLine = regexp.MustCompile(`(INF|WRN) response( cut off)? method=(\S+) path=(\S+) status=(\d+) bytes=(\d+) of=(\d+) ways="([^"]*)" delay=([0-9.]+)ms took=([0-9.]+)ms peer=(\S+)(?: why="?([^"]+)"?)?$`)
 
 func (s *server) explained(path string) []string {
 	s.tb.Helper()

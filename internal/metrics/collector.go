@@ -93,7 +93,7 @@ var (
 	sends         = describe("sends_total", "Sends by route and the reason for it.", "route", "reason")
 	sentBytes     = describe("sent_bytes_total", "Bytes accepted by sockets, by route and the reason for it.", "route", "reason")
 	notifications = describe("notifications_total", "Notifications of zero-copy sends by what they say.", "result")
-	closed        = describe("connections_closed_total", "Connections that ended, in order or by a reset.", "how")
+	closed        = describe("connections_closed_total", "Connections that ended, in order or by a reset for the given reason.", "how")
 	connections   = describe("connections", "Connections by state.", "state")
 	arena         = describe("arena_bytes", "The registered memory by state.", "state")
 	leased        = describe("arena_leased_bytes", "Leased bytes of the arena by the size of the piece.", "class")
@@ -137,7 +137,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(notifications, s.Sends.NotifiedCopied, engine.CopiedByKernel.String())
 	count(notifications, s.Sends.NotifiedUnknown, engine.Unknown.String())
 	count(closed, s.ClosedInOrder, "in-order")
-	count(closed, s.Aborted, "reset")
+	for i, n := range s.Resets {
+		count(closed, n, engine.ResetName(i))
+	}
 	for i, n := range s.States {
 		level(connections, int64(n), engine.ConnStates[i])
 	}

@@ -46,7 +46,7 @@ func TestNumbersHaveTheirNameUnitAndLabels(t *testing.T) {
 	s.Sends.Add(zc.ZeroCopy, zc.AboveThreshold, 234)
 	s.Sends.Add(zc.Copy, zc.OverBudget, 7)
 	s.Sends.NotifiedZeroCopy, s.Sends.NotifiedCopied, s.Sends.NotifiedUnknown = 5, 6, 8
-	s.ClosedInOrder, s.Aborted = 9, 10
+	s.ClosedInOrder, s.Resets[0] = 9, 10
 	s.States = [engine.NumConnStates]int{11, 12, 13, 14}
 	s.Arena.Total, s.Arena.Free, s.Arena.Cached, s.Arena.Leased = 60, 10, 20, 30
 	s.Arena.LeasedByClass[0], s.Arena.LeasedByClass[1] = 16, 17
@@ -62,7 +62,7 @@ func TestNumbersHaveTheirNameUnitAndLabels(t *testing.T) {
 		`sluice_notifications_total{result="copied-by-kernel"} 6`,
 		`sluice_notifications_total{result="unknown"} 8`,
 		`sluice_connections_closed_total{how="in-order"} 9`,
-		`sluice_connections_closed_total{how="reset"} 10`,
+		`sluice_connections_closed_total{how="stalled"} 10`,
 		`sluice_connections{state="open"} 11`,
 		`sluice_connections{state="closing"} 12`,
 		`sluice_connections{state="half-closed"} 13`,
@@ -128,7 +128,7 @@ func TestNamesAreAsPrometheusWantsThem(t *testing.T) {
 }
 
 // unexported are the numbers that nobody needs: sums of others, and what is for people to read.
-var unexported = map[string]bool{"Conns": true, "CloseError": true, "Arena.Total": true, "OldestPin.Peer": true, "Paths": true}
+var unexported = map[string]bool{"Conns": true, "Aborted": true, "CloseError": true, "Arena.Total": true, "OldestPin.Peer": true, "Paths": true}
 
 // A number that is added to Stats and forgotten here fails this test: each, set alone, must
 // change what is exported.
