@@ -5,13 +5,13 @@ import (
 	"unsafe"
 )
 
-// Private is a copy of b's bytes in memory of its own, with one reference: for an owner
-// that must let go of b and still has to send it. The memory is not registered, and goes back
-// to the system with its last reference. It takes two system calls.
+// Private is memory of n bytes, at most MaxBuffer, outside of the arena, with one reference: for copies of what an owner
+// must let go of and still has to send. It is not registered, and goes back to the system with its last
+// reference. It takes two system calls.
 //
-// All private copies together take no more than the arena's size: beyond it, ErrNoBuffers.
-func (r *Registry) Private(b Buffer) (Buffer, error) {
-	cl := classFor(b.Len())
+// All private memory together is no more than the arena's size: beyond it, ErrNoBuffers.
+func (r *Registry) Private(n int) (Buffer, error) {
+	cl := classFor(n)
 	size := int64(cl.size())
 	if r.private.Add(size) > r.Size() {
 		r.private.Add(-size)
@@ -20,12 +20,11 @@ func (r *Registry) Private(b Buffer) (Buffer, error) {
 	mem, err := mapArena(cl.size(), false)
 	if err != nil {
 		r.private.Add(-size)
-		return Buffer{}, fmt.Errorf("map a private copy of %d bytes: %w", b.Len(), err)
+		return Buffer{}, fmt.Errorf("map private memory of %d bytes: %w", n, err)
 	}
-	copy(mem, b.Bytes())
 	s := &slot{reg: r, class: cl, base: unsafe.Pointer(&mem[0]), private: mem}
 	s.state.Store(1)
-	return Buffer{s: s, n: b.n}, nil
+	return Buffer{s: s, n: uint32(n)}, nil
 }
 
 func (r *Registry) putPrivate(s *slot) {

@@ -44,9 +44,10 @@ type Config struct {
 	// all loops together; each has an equal part. What goes beyond it is copied, or sent by sendfile if it is
 	// a file's. Zero means three quarters of the arena.
 	MaxPinned int
-	// LagAfter is how long a connection may keep memory in its queue that had other owners when it was sent: a
-	// fan-out's. However fast or slow its peer is, Laggards says what becomes of a connection that does. Zero means
-	// that it may keep it for as long as its peer takes something.
+	// LagAfter is how long a connection may keep memory in its queue that was shared when it was sent, a
+	// fan-out's: that had any other reference. However fast or slow its peer is, Laggards says what becomes of a
+	// connection that does. It should be well above round-trip times and retransmissions, a second or more on
+	// the Internet. Zero means that a connection may keep it for as long as its peer takes something.
 	LagAfter time.Duration
 	// Laggards is Demote or CutOff.
 	Laggards Laggards
@@ -69,7 +70,7 @@ type Config struct {
 	PressureStall time.Duration
 	// PinLimit is how long one zero-copy send may pin its memory, though its peer takes some of it now and then, before
 	// the connection is reset. Zero means ten minutes, or WriteStall if that is longer: a peer that has not taken a
-	// MiB, the largest send, in ten minutes is slower than 1.8 kB/s.
+	// MiB, the largest send, in ten minutes, and what was in the socket before it, is slower than 2.5 kB/s.
 	PinLimit time.Duration
 	// IdleTimeout ends a connection that neither sends nor receives. Zero means 75 s;
 	// negative means never.
@@ -84,8 +85,9 @@ type Config struct {
 type Laggards uint8
 
 const (
-	// Demote has what the connection has queued of it copied into memory of its own. What a zero-copy send has
-	// given to its socket stays there, until PinLimit or WriteStall.
+	// Demote has what the connection has queued of it copied into memory of its own, outside of the arena; where all
+	// such copies would be larger than the arena, the connection is reset. What a zero-copy send has given to its
+	// socket stays there, until PinLimit or WriteStall.
 	Demote Laggards = iota
 	// CutOff has the connection reset, and so the memory given back at once: from its queue after LagAfter, and
 	// from its socket after as long again.
@@ -98,8 +100,10 @@ const (
 	// cqEntries is the length of a loop's completion queue: every connection's receive, and two
 	// completions for every zero-copy send, may be posted between two turns.
 	cqEntries = 8192
-	// maxItems bounds a connection's queue: at 32 bytes an item, half a MiB.
+	// maxItems bounds a connection's queue: at 48 bytes an item, 768 KiB.
 	maxItems = 1 << 14
+	// minLag is the least Config.LagAfter: connections with outstanding bytes are asked for progress four times as often.
+	minLag = 10 * time.Millisecond
 	// maxSegments and maxSendBytes bound one send. An skb has 17 slots, so that a gather of
 	// more pieces gains nothing; a send of more bytes than 1 MiB gains nothing either, and
 	// would give up its buffers later.
@@ -198,8 +202,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("an input limit of %d bytes: it must be at least %d, one receive", c.InputLimit, recvBufferSize)
 	case c.MaxPinned < 0:
 		return c, fmt.Errorf("at most %d pinned bytes: it cannot be negative", c.MaxPinned)
-	case c.LagAfter != 0 && c.LagAfter < time.Millisecond || c.Laggards > CutOff:
-		return c, fmt.Errorf("laggards of kind %d after %v: use Demote or CutOff, after a millisecond or more, or 0 for never", c.Laggards, c.LagAfter)
+	case c.LagAfter != 0 && c.LagAfter < minLag || c.Laggards > CutOff:
+		return c, fmt.Errorf("laggards of kind %d after %v: use Demote or CutOff, after %v or more, or 0 for never", c.Laggards, c.LagAfter, minLag)
 	case c.Laggards == CutOff && c.LagAfter == 0:
 		return c, fmt.Errorf("laggards are to be cut off, and LagAfter does not say when: set it")
 	case c.WriteStall < time.Millisecond || c.Linger < time.Millisecond || c.DrainTimeout < 0 || c.Spin < 0:

@@ -59,6 +59,7 @@ func TestConfigsWithoutMeaningAreRefused(t *testing.T) {
 		{"a stall below a millisecond", Config{WriteStall: time.Microsecond}, "write stall 1µs"},
 		{"a pin limit below the stall", Config{WriteStall: time.Minute, PinLimit: time.Second}, "pin limit of 1s"},
 		{"negative lag", Config{LagAfter: -1}, "after -1ns"},
+		{"a lag of a round trip", Config{LagAfter: minLag - 1}, "after 10ms or more"},
 		{"unknown laggards", Config{LagAfter: time.Second, Laggards: CutOff + 1}, "use Demote or CutOff"},
 		{"a cut without a time", Config{Laggards: CutOff}, "LagAfter does not say when"},
 		{"negative pins", Config{MaxPinned: -1}, "at most -1 pinned bytes"},
@@ -93,7 +94,7 @@ func TestConfigsAtTheirLimitsAreAccepted(t *testing.T) {
 		{WriteStall: time.Millisecond, Linger: time.Millisecond},
 		{WriteStall: time.Hour},
 		{WriteStall: time.Minute, PinLimit: time.Minute},
-		{LagAfter: time.Millisecond, Laggards: CutOff},
+		{LagAfter: minLag, Laggards: CutOff},
 		{IdleTimeout: -1},
 		{Policy: zc.Policy{Mode: zc.Fixed}},
 	} {

@@ -136,8 +136,8 @@ func (c *Conn) Lease(n int) (bufreg.Buffer, error) {
 }
 
 // Send queues b and takes over one reference to it, also when it fails. The bytes must not
-// change until the engine has released that reference. A buffer that has other references is shared:
-// Config.LagAfter bounds how long this connection may keep it.
+// change until the engine has released that reference. A buffer that has other references, whoever's
+// they are, is shared: Config.LagAfter bounds how long this connection may keep it.
 //
 // Errors: ErrClosed, ErrBacklogFull.
 func (c *Conn) Send(b bufreg.Buffer) error {

@@ -24,7 +24,7 @@ var (
 	ErrPinned = errors.New("peer did not take a zero-copy send within the pin limit")
 	// ErrLagged ended a connection that held shared memory for longer than Config.LagAfter: because
 	// Config.Laggards says so, or there was no room for a copy of its own.
-	ErrLagged = errors.New("peer held up memory that others share")
+	ErrLagged = errors.New("peer held up shared memory")
 	// ErrIdle ended a connection on which nothing happened for Config.IdleTimeout.
 	ErrIdle = errors.New("connection was idle")
 	// ErrDeadline ended a connection at the time set with SetDeadline.
@@ -57,7 +57,7 @@ var resets = [NumResets]reset{
 	{"drained", []error{ErrDrained}},
 	{"aborted", []error{ErrAborted}},
 	{"file-truncated", []error{ErrFileTruncated}},
-	{"by-peer", []error{syscall.ECONNRESET, syscall.EPIPE}},
+	{"by-peer", []error{syscall.ECONNRESET, syscall.EPIPE, syscall.ENOTCONN}},
 	{"tcp-timeout", []error{syscall.ETIMEDOUT}},
 	{"failed", nil},
 }

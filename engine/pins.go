@@ -54,7 +54,7 @@ func (l *loop) oldestPin() Pin {
 	return Pin{Age: max(time.Duration(l.now-op.began), 1), Peer: op.conn.peer, Bytes: int(op.Want)}
 }
 
-// endOldPins resets connections that have pinned memory for too long. It looks as often as a connection with
+// endOldPins resets connections that have pinned memory for too long. It looks at most as often as a connection with
 // pinned bytes is looked at, which has the loop awake for it.
 func (l *loop) endOldPins() {
 	if l.pins.oldest == nil || l.now < l.pinsLookAt {

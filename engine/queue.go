@@ -141,8 +141,7 @@ func (q *sendQueue) fileRead(f *fileItem, n int64) {
 	q.count(-n, 0)
 }
 
-// firstShared is the position of the first item whose memory has other owners, or -1: it is the one that was queued
-// first.
+// firstShared is the position of the first item of shared memory, or -1: it is the one that was queued first.
 func (q *sendQueue) firstShared() int {
 	for i := range q.len() {
 		if q.at(i).sharedAt != 0 {
@@ -150,6 +149,26 @@ func (q *sendQueue) firstShared() int {
 		}
 	}
 	return -1
+}
+
+// lagging is how many items from position i on are of memory that was queued, and shared, at or before a time, and how many
+// bytes they have: as many as one buffer holds.
+func (q *sendQueue) lagging(i int, before int64) (n, size int) {
+	for ; i+n < q.len(); n++ {
+		it := q.at(i + n)
+		if it.sharedAt == 0 || it.sharedAt > before || size+it.buf.Len() > bufreg.MaxBuffer {
+			break
+		}
+		size += it.buf.Len()
+	}
+	return n, size
+}
+
+// replace puts one item of memory in the place of n others, from position i on, which are of as many bytes.
+func (q *sendQueue) replace(i, n int, it item) {
+	at := q.head + i
+	q.items[at] = it
+	q.items = slices.Delete(q.items, at+1, at+n)
 }
 
 // firstFile is the position of the first file; looking stops, with false, where enough is

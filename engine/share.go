@@ -119,21 +119,27 @@ func (l *loop) endLag(c *Conn) error {
 // instead: Config.Laggards says so, or there is no room for a copy. No send in flight has any.
 func (l *loop) giveBack(c *Conn) error {
 	c.lagging = false
-	for i := c.queue.inFlight; i < c.queue.len(); i++ {
-		it := c.queue.at(i)
-		if it.sharedAt == 0 || l.now-it.sharedAt < int64(l.cfg.LagAfter) {
+	q := &c.queue
+	for i := q.inFlight; i < q.len(); i++ {
+		n, size := q.lagging(i, l.now-int64(l.cfg.LagAfter))
+		if n == 0 {
 			continue
 		}
 		if l.cfg.Laggards == CutOff {
 			return ErrLagged
 		}
-		own, err := l.arena.Private(it.buf)
+		own, err := l.arena.Private(size)
 		if err != nil {
 			return ErrLagged
 		}
-		l.stats.Demoted += uint64(it.buf.Len())
-		it.buf.Release()
-		it.buf, it.sharedAt = own, 0
+		to := own.Bytes()
+		for k := range n {
+			b := q.at(i + k).buf
+			to = to[copy(to, b.Bytes()):]
+			b.Release()
+		}
+		q.replace(i, n, item{buf: own})
+		l.stats.Demoted += uint64(size)
 	}
 	return nil
 }

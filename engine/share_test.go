@@ -345,3 +345,38 @@ func TestALaggardIsCutOffForWhatItsSocketHolds(t *testing.T) {
 		})
 	}
 }
+
+// TestManySmallSharedPiecesAreCopiedTogether: not a mapping for each.
+func TestManySmallSharedPiecesAreCopiedTogether(t *testing.T) {
+	inTime(t)
+	const size, pieces, lag = 200, 4000, 100 * time.Millisecond
+	e := newEngine(t, Config{Policy: copying, LagAfter: lag})
+	b, err := e.Lease(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(b, 0)
+	k := connectOut(t, e, &handler{}, 4096)
+	k.do(func(c *Conn) {
+		limitSendBuffer(t, c)
+		for range pieces {
+			if err := c.Send(b.Retain()); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	eventually(t, "the shared buffer is given back", func() bool { return b.Refs() == 1 })
+	if st := e.Stats(); st.Arena.Private > 2<<20 {
+		t.Errorf("%d bytes of private memory for %d", st.Arena.Private, size*pieces)
+	}
+	b.Release()
+	k.do(func(c *Conn) {
+		if n := c.queue.len(); n > 8 {
+			t.Errorf("%d pieces are queued, want them joined", n)
+		}
+	})
+	for range pieces {
+		k.peer.hear(poolBytes(0, size))
+	}
+}

@@ -54,7 +54,7 @@ func (s *Stepped) Aborting(c *Conn) bool { return c.state == connAborting }
 // Forgotten reports whether c, which was refused a buffer, waits for nothing or would not be refused it now.
 func (s *Stepped) Forgotten(c *Conn) bool { return !c.wantLease || c.loop.mayTry(c) }
 
-// Shared is where in its stream the first piece of memory ends that c has queued and shares with others, or -1.
+// Shared is where in its stream the first piece of shared memory ends that c has queued, or -1.
 func (s *Stepped) Shared(c *Conn) int {
 	first := c.queue.firstShared()
 	if first < 0 {

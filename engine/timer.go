@@ -65,7 +65,7 @@ func (l *loop) stall() int64 {
 
 // lookEvery is how long a connection with outstanding bytes goes unlooked at.
 func (l *loop) lookEvery() int64 {
-	every := min(l.cfg.PressureStall, l.cfg.PinLimit)
+	every := l.cfg.PressureStall
 	if l.cfg.LagAfter > 0 {
 		every = min(every, l.cfg.LagAfter)
 	}
@@ -73,7 +73,7 @@ func (l *loop) lookEvery() int64 {
 }
 
 // stallLooks is how many times in Config.PressureStall, or what is shorter, a connection with outstanding bytes is
-// asked for progress: the deadline is kept to a quarter of its length.
+// asked for progress: the deadline is kept to a quarter of its length, and that of pins to half.
 const stallLooks = 4
 
 // expire looks at every connection whose time has come.

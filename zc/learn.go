@@ -94,7 +94,7 @@ type Path struct {
 	tried    uint16 // sizes with a verdict of their own
 	sizes    [numSizes]struct {
 		work  int64 // since it was last looked for something to try
-		rest  int64 // after the last trial, in its length
+		rest  int64 // after the last trial, in what that cost
 		tryAt int64 // when the next trial may begin, in work
 	}
 	usage    usage
@@ -266,11 +266,12 @@ func (l *Learner) judge() (ended bool) {
 	if v == undecided {
 		return false
 	}
-	p.ratio = 1
-	if t.costs[0] > 0 && t.costs[1] > 0 { // else a clock that went backwards
-		p.ratio = t.costs[1] / t.costs[0]
+	mean, _ := t.pairs.mean()
+	p.ratio = (2 + mean) / (2 - mean)
+	if mean > hopeless && t.costs[0] > 0 { // most pairs were clipped
+		p.ratio = max(p.ratio, min(t.costs[1]/t.costs[0], maxRatio))
 	}
-	cost := int64(float64(length) * min((1+p.ratio)/2, maxRatio)) // in work of the incumbent
+	cost := int64(float64(length) * (1 + p.ratio) / 2) // in work of the incumbent
 	p.trials++
 	l.stats.Trials++
 	p.flip = 0

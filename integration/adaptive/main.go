@@ -47,7 +47,7 @@ func main() {
 	turn := flag.Duration("turn", 100*time.Millisecond, "about how long a turn is")
 	settle := flag.Duration("settle", 4*time.Second, "how long the adaptive policy has to settle before")
 	sizes := flag.String("sizes", "1024,4096,16384,65536,262144,1048576", "bytes of a buffer, with commas")
-	alone := flag.Bool("alone", false, "send buffers one by one, the next when the socket has the last: by default up to 16 leave together")
+	alone := flag.Bool("alone", false, "send buffers one by one, the next when the socket has the last: by default up to three leave together")
 	discard := flag.Bool("discard", false, "be the other side of loopback")
 	flag.Parse()
 	switch {
@@ -141,7 +141,7 @@ func measure(addr string, size, memory int, alone bool, rounds int, turn, settle
 			return err
 		}
 	}
-	amount := int64(float64(sent) * turn.Seconds() / time.Since(began).Seconds())
+	amount := int64(size) + int64(float64(sent)*turn.Seconds()/time.Since(began).Seconds())
 	samples := make([][]float64, len(senders))
 	for round := range rounds + 1 {
 		for i := range senders {
@@ -198,7 +198,7 @@ type sender struct {
 func newSender(addr string, p zc.Policy, size, memory int, alone bool) (*sender, error) {
 	cfg := engine.Config{
 		Loops: 1, CPUs: []int{0}, Policy: p, ArenaSize: 2 * memory * max(1, bufreg.MinBuffer/size),
-		HighWater: 2 * size, LowWater: size + 1, MaxQueued: 64 << 20,
+		HighWater: 2 * size, LowWater: size + 1, MaxQueued: 64 << 20, IdleTimeout: -1,
 	}
 	if alone {
 		cfg.HighWater, cfg.LowWater = max(1, size-1), 1
@@ -232,6 +232,8 @@ func newSender(addr string, p zc.Policy, size, memory int, alone bool) (*sender,
 // send sends so many bytes, waits until they have left, and returns CPU seconds per GB.
 func (s *sender) send(bytes int64) (cost float64, err error) {
 	before := cpuTime()
+	size := int64(s.buffers[0].Len())
+	bytes = (bytes + size - 1) / size * size
 	s.conn.Post(func(c *engine.Conn) {
 		s.left, s.told = bytes, false
 		s.Writable(c)
@@ -261,7 +263,7 @@ func (s *sender) Writable(c *engine.Conn) {
 	}
 	if s.left <= 0 && !s.told {
 		s.told = true
-		c.Report(func(engine.Report) { s.done <- nil }) // when what is queued last has left
+		c.Report(func(r engine.Report) { s.done <- r.Err }) // when what is queued last has left
 	}
 }
 
