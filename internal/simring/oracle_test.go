@@ -2,10 +2,12 @@ package simring_test
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
 	"sluice/engine"
+	"sluice/internal/simring"
 )
 
 const (
@@ -110,24 +112,66 @@ func (s *session) overlooked(now time.Duration) string {
 	return ""
 }
 
-// pinnedTooLong reports whether a pin is older than it may become, which is looked for four times in PressureStall.
+// pinnedTooLong reports whether a pin is older than it may become, which is looked for at least twice in the shortest of
+// the times that bound it.
 func (s *session) pinnedTooLong(now time.Duration) bool {
-	at, ok := s.peer.OldestPin()
-	return ok && s.m.cfg.PinLimit > 0 && now > at+s.m.cfg.PinLimit+s.m.cfg.PressureStall/2+grace
+	cfg := &s.m.cfg
+	for p := range s.peer.Pinned() { // the oldest first
+		switch {
+		case cfg.PinLimit > 0 && now > p.At+cfg.PinLimit+cfg.PressureStall/2+grace:
+			return true
+		case cfg.Laggards != engine.CutOff || now <= p.At+cfg.LagAfter*3/2+grace:
+			return false
+		case s.borrows(p):
+			return true
+		}
+	}
+	return false
+}
+
+// borrows reports whether a pin is of shared memory.
+func (s *session) borrows(p simring.Pin) bool {
+	return slices.ContainsFunc(s.lent, func(l lent) bool { return l.from < p.To && p.From < l.to })
 }
 
 // lagsTooLong reports whether the socket has not taken memory that is shared, which the engine neither copied nor
 // ended the connection for.
 func (s *session) lagsTooLong(now time.Duration) bool {
 	cfg := &s.m.cfg
-	kept := s.peer.Accepted() + 1
+	if cfg.LagAfter == 0 {
+		return false
+	}
+	accepted := s.peer.Accepted()
+	done := accepted // what neither the queue nor the socket has any more
+	for p := range s.peer.Pinned() {
+		done = min(done, p.From)
+		break
+	}
+	for len(s.lent) > 0 && s.lent[0].to <= done {
+		s.lent = s.lent[1:]
+	}
+	kept := accepted + 1
 	if cfg.Laggards == engine.Demote { // it may have copies of its own meanwhile
 		kept = s.m.eng.Shared(s.c)
 	}
-	for len(s.lent) > 0 && s.lent[0].end < kept {
-		s.lent = s.lent[1:]
+	if kept < 0 {
+		return false
 	}
-	return cfg.LagAfter > 0 && kept >= 0 && len(s.lent) > 0 && now > s.lent[0].at+cfg.LagAfter*5/4+grace
+	i := slices.IndexFunc(s.lent, func(l lent) bool { return l.to >= kept })
+	return i >= 0 && now > s.lent[i].at+cfg.LagAfter*5/4+grace
+}
+
+// lagged reports whether there was a reason to cut a connection off as a laggard: what is in its queue, or was in its
+// socket.
+func (s *session) lagged() bool {
+	cfg, now := &s.m.cfg, s.c.Now()
+	if cfg.LagAfter == 0 {
+		return false
+	}
+	if cfg.Laggards == engine.CutOff && s.lends && s.peer.LongestPin() >= cfg.LagAfter {
+		return true
+	}
+	return slices.ContainsFunc(s.lent, func(l lent) bool { return l.to > s.peer.Accepted() && !now.Before(l.since.Add(cfg.LagAfter)) })
 }
 
 // outstanding reports whether the engine has bytes for the peer that are queued or pinned.
@@ -152,10 +196,10 @@ func (s *session) ended(err error) {
 		s.m.failf("connection %d was cut off as stalled, %v after its peer took bytes", k.FD, k.Quiet)
 	case errors.Is(err, engine.ErrStalled) && now.Before(s.beganAt.Add(s.m.cfg.PressureStall)):
 		s.m.failf("connection %d was cut off as stalled, %v after it began to send", k.FD, now.Sub(s.beganAt))
-	case errors.Is(err, engine.ErrPinned) && (s.m.cfg.PinLimit == 0 || now.Before(s.adopted.Add(s.m.cfg.PinLimit))):
-		s.m.failf("connection %d was cut off for its pins, %v after it began", k.FD, now.Sub(s.adopted))
-	case errors.Is(err, engine.ErrLagged) && (s.m.cfg.LagAfter == 0 || s.lentAt.IsZero() || now.Before(s.lentAt.Add(s.m.cfg.LagAfter))):
-		s.m.failf("connection %d was cut off as a laggard, %v after it was sent shared memory", k.FD, now.Sub(s.lentAt))
+	case errors.Is(err, engine.ErrPinned) && !s.m.jumps && (s.m.cfg.PinLimit == 0 || k.LongestPin() < s.m.cfg.PinLimit):
+		s.m.failf("connection %d was cut off for its pins, of at most %v", k.FD, k.LongestPin())
+	case errors.Is(err, engine.ErrLagged) && !s.lagged():
+		s.m.failf("connection %d was cut off as a laggard, and is none", k.FD)
 	case errors.Is(err, engine.ErrIdle) && now.Before(s.heardAt.Add(s.m.cfg.IdleTimeout)):
 		s.m.failf("connection %d was closed as idle, %v after its peer sent bytes", k.FD, now.Sub(s.heardAt))
 	case errors.Is(err, engine.ErrDeadline) && (s.soonest.IsZero() || now.Before(s.soonest)):

@@ -29,7 +29,8 @@ type send struct {
 	unacked  int // chunks in the socket
 	done     bool
 	skb      *skb
-	pinnedAt time.Duration // when it completed, with a notification to come
+	began    int64 // when it was submitted
+	pin      Pin
 }
 
 // skb is what joins the notifications of sends that share one: they come when all of them
@@ -70,7 +71,7 @@ func (r *Ring) startSend(q *request) {
 		w.fail("send on descriptor %d, which is no open socket", e.FD)
 		return
 	}
-	o := &send{q: q, sock: s, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
+	o := &send{q: q, sock: s, began: w.now, zc: e.Opcode == ring.OpSendZC || e.Opcode == ring.OpSendMsgZC, waitAll: e.OpFlags&msgWaitAll != 0}
 	var payload func(uint64, int) []byte
 	if o.zc && e.IoPrio&ring.RecvSendFixedBuf != 0 {
 		payload = r.registered
@@ -206,10 +207,11 @@ func (q *request) endSend(errno syscall.Errno) {
 		}
 		return
 	}
-	o.pinnedAt = w.Punctual()
+	to := o.sock.Accepted()
+	o.pin = Pin{From: to - o.accepted, To: to, At: w.Punctual(), Since: w.Time()}
 	o.sock.pinned = append(o.sock.pinned, o)
 	if o.sock.Pins++; o.sock.Pins == 1 {
-		o.sock.PinnedAt = o.pinnedAt
+		o.sock.PinnedAt = o.pin.At
 	}
 	q.r.unnotified++
 	q.r.post(q.sqe.UserData, res, ring.CQEMore)
@@ -290,6 +292,7 @@ func (o *send) notified() {
 func (o *send) seen() {
 	o.q.r.unnotified--
 	o.sock.Pins--
+	o.sock.longest = max(o.sock.longest, o.q.r.w.now-o.began)
 	o.sock.pinned = slices.DeleteFunc(o.sock.pinned, func(p *send) bool { return p == o })
 	o.sock.NotifiedAt = o.q.r.w.Punctual()
 }

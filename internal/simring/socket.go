@@ -1,6 +1,7 @@
 package simring
 
 import (
+	"iter"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ type Socket struct {
 	acked   uint64
 	sending *request
 	pinned  []*send // between completion and notification, as the engine knows it
+	longest int64   // that one of them took, from submission on
 	poll    *request
 	skb     *skb // of the newest zero-copy send
 	shut    bool // the write side is shut down
@@ -369,13 +371,35 @@ func (s *Socket) pumpRecv() {
 	}
 }
 
-// OldestPin is when the zero-copy send completed, in punctual time, that waits longest for the engine to see its
-// notification.
-func (s *Socket) OldestPin() (at time.Duration, ok bool) {
-	if len(s.pinned) == 0 {
-		return 0, false
+// Pin is a zero-copy send between its completion and the notification, as the engine knows it.
+type Pin struct {
+	From, To int           // in the stream
+	At       time.Duration // its completion, in punctual time
+	Since    time.Time     // and as clocks tell it
+}
+
+// Pinned are the sends that are pinned now, in the order of their completion.
+func (s *Socket) Pinned() iter.Seq[Pin] {
+	return func(yield func(Pin) bool) {
+		for _, o := range s.pinned {
+			if !yield(o.pin) {
+				return
+			}
+		}
 	}
-	return s.pinned[0].pinnedAt, true
+}
+
+// LongestPin is the longest that any zero-copy send has taken, from its submission until the engine saw its notification or
+// until now.
+func (s *Socket) LongestPin() time.Duration {
+	longest := s.longest
+	for _, o := range s.pinned {
+		longest = max(longest, s.w.now-o.began)
+	}
+	if q := s.sending; q != nil && q.send.zc {
+		longest = max(longest, s.w.now-q.send.began)
+	}
+	return time.Duration(longest)
 }
 
 // Accepted is how many bytes the socket has taken.

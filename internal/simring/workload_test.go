@@ -44,15 +44,15 @@ type session struct {
 	deadline time.Duration // 0: none
 	soonest  time.Time     // of all deadlines
 
-	adopted time.Time // when the engine got the connection
-	lent    []lent    // what it was sent of memory that others had too, and the socket has not taken
-	lentAt  time.Time // the first, ever
+	lent  []lent // what it was sent of shared memory, and has
+	lends bool   // or ever had
 }
 
 // lent is shared memory that a connection was sent.
 type lent struct {
-	at  time.Duration
-	end int // in the stream
+	at       time.Duration // in punctual time
+	since    time.Time
+	from, to int // in the stream
 }
 
 // Kinds of handlers, by what they decide for themselves.
@@ -72,7 +72,6 @@ func (m *sim) accept(c *engine.Conn) engine.Handler {
 		if s.c == nil && s.peer.FD == c.FD() {
 			s.c = c
 			s.heard, s.heardAt = m.Punctual(), c.Now()
-			s.adopted = c.Now()
 			if m.flood {
 				s.flood()
 			}
@@ -299,10 +298,8 @@ func (s *session) send(b bufreg.Buffer) {
 	if s.queue(func() error { return s.c.Send(b) }) == nil {
 		s.want = append(s.want, p...)
 		if shared {
-			s.lent = append(s.lent, lent{s.m.Punctual(), len(s.want)})
-			if s.lentAt.IsZero() {
-				s.lentAt = s.c.Now()
-			}
+			s.lent = append(s.lent, lent{s.m.Punctual(), s.c.Now(), len(s.want) - len(p), len(s.want)})
+			s.lends = true
 		}
 	}
 }
