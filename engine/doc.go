@@ -24,8 +24,9 @@
 //     complete.go does.
 //   - One send of a connection is in flight at a time, so bytes leave in order; a short one
 //     resumes at the exact byte.
-//   - Every connection has a deadline while bytes of it are queued or pinned; past it the
-//     connection is reset, which is what makes the kernel let go of the pages.
+//   - Every connection has a deadline while bytes of it are queued or pinned, and each pin has one; past it
+//     the connection is reset, which is what makes the kernel let go of the pages. pins.go has the ladder.
+//   - One buffer may be sent to any number of connections. [Config.LagAfter] says how long the slowest may keep it.
 //   - Everything is bounded, see [Config]; at a limit the caller gets an error or a false, and
 //     a call of Writable when it may go on.
 package engine

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var costsFlag = flag.Int("costs", 40, "how many random costs learning is tried with")
+var costsFlag = flag.Int("costs", 15, "how many random costs learning is tried with")
 
 // costs are a synthetic path: what a send costs the loop's thread, in ns. A copy takes 1 µs
 // and 0.1 ns a byte.

@@ -83,8 +83,7 @@ type streamSource struct {
 	slabs []bufreg.Buffer // of bufreg.MaxBuffer, or one that is smaller
 	off   int             // of the next bytes
 	last  int             // where they wrap
-	bytes atomic.Uint64   // queued so far, which the loop alone writes
-	ops   atomic.Uint64
+	bytes atomic.Uint64   // queued so far, in whole buffers, which the loop alone writes
 	_     [64]byte
 }
 
@@ -132,8 +131,8 @@ func (t *streaming) look(soft *softirqs) (r reading) {
 	r = reading{at: time.Since(meterEpoch), cpu: processCPU(), soft: soft.seconds()}
 	for i := range t.sources {
 		r.bytes += t.sources[i].bytes.Load()
-		r.ops += t.sources[i].ops.Load()
 	}
+	r.ops = r.bytes / uint64(t.Size)
 	return r
 }
 
@@ -186,7 +185,6 @@ func (h *streamHandler) send(c *engine.Conn) error {
 	err := c.Send(s.slabs[off/bufreg.MaxBuffer].View(off%bufreg.MaxBuffer, size).Retain())
 	if err == nil {
 		s.bytes.Add(uint64(size))
-		s.ops.Add(1)
 	}
 	return err
 }
