@@ -168,7 +168,8 @@ func TestBytesStayInFlight(t *testing.T) {
 					t.Fatalf("%d bytes are unacknowledged a second after the last", unacknowledged(t, c))
 				}
 			}
-			if got := totals(t, r, func(Totals) bool { return true }); got.Bytes != 512*64<<10 || got.Repeated > 0 {
+			// On a busy machine the acknowledgement of a pause's last bytes may come after TCP's probe for them.
+			if got := totals(t, r, func(Totals) bool { return true }); got.Bytes != 512*64<<10 || got.Repeated > got.Packets/100 {
 				t.Errorf("of %d bytes the sink has seen %+v", 512*64<<10, got)
 			}
 		}
