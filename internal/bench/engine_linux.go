@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"sluice/bufreg"
 	"sluice/engine"
@@ -61,6 +62,8 @@ type engineSender struct {
 	file  *engine.File
 	err   error
 	done  chan error
+
+	closing bool
 }
 
 // lease takes the source's memory, and fills it.
@@ -85,7 +88,24 @@ func (h *engineSender) Writable(c *engine.Conn) {
 		h.err = h.send(c)
 	}
 	if h.err != nil || h.s.over {
+		h.close(c)
+	}
+}
+
+// tlsFlush is how long kTLS has to hand its last records to TCP, whose peer reads all the time.
+const tlsFlush = 100 * time.Millisecond
+
+// close ends the connection in order. kTLS keeps records that TCP had no room for, and a shutdown does not wait for
+// them: what was accepted would be lost, and the socket fail with EPIPE (seen on 6.12).
+func (h *engineSender) close(c *engine.Conn) {
+	switch {
+	case h.err != nil || !h.s.KTLS:
 		c.Close()
+	case !h.closing:
+		h.closing = true
+		c.Report(func(engine.Report) {
+			time.AfterFunc(tlsFlush, func() { c.Post((*engine.Conn).Close) })
+		})
 	}
 }
 
