@@ -329,6 +329,19 @@ func (r *slowReader) Read(p []byte) (int, error) {
 
 func (r *slowReader) hearAll() digest { return hearAll(r) }
 
+// hearSlowly reads 400 kB/s until the end, which must take longer than least, and expects total bytes and an end in order.
+func (k *link) hearSlowly(total int64, least time.Duration) {
+	k.tb.Helper()
+	since := time.Now()
+	got := (&slowReader{peer: k.peer, chunk: 8 << 10, pause: 20 * time.Millisecond}).hearAll()
+	if took := time.Since(since); took < least {
+		k.tb.Errorf("all was read within %v: not slow enough to tell anything", took)
+	}
+	k.peer.Close()
+	k.wantEnd(nil)
+	wantDigest(k.tb, got, 0, total)
+}
+
 func TestShutdownAbortsAtItsDeadlineAndCountsTheRest(t *testing.T) {
 	inTime(t)
 	const total, limit = 2 << 20, 100 * time.Millisecond

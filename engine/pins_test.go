@@ -49,14 +49,7 @@ func TestThePinLimitIsOfOneSend(t *testing.T) {
 			}}
 			k := connect(t, e, h, 16<<10)
 			k.do(func(c *Conn) { limitSendBuffer(t, c); h.writable(c) })
-			since := time.Now()
-			got := (&slowReader{peer: k.peer, chunk: 8 << 10, pause: 20 * time.Millisecond}).hearAll()
-			if took := time.Since(since); took < 3*stall {
-				t.Errorf("all was read within %v: not slow enough to tell anything", took)
-			}
-			k.peer.Close()
-			k.wantEnd(nil)
-			wantDigest(t, got, 0, total)
+			k.hearSlowly(total, 3*stall)
 		})
 	}
 }
