@@ -48,7 +48,7 @@ type reset struct {
 }
 
 // resets are all of them, as Stats counts them: the first that has what Closed is told, or the last.
-var resets = [NumResets]reset{
+var resets = [...]reset{
 	{"stalled", []error{ErrStalled}},
 	{"pin-limit", []error{ErrPinned}},
 	{"lagged", []error{ErrLagged}},
@@ -63,7 +63,7 @@ var resets = [NumResets]reset{
 }
 
 // NumResets is the number of reasons for which connections are reset.
-const NumResets = 11
+const NumResets = len(resets)
 
 // ResetName is the name of the i-th of them.
 func ResetName(i int) string { return resets[i].name }
