@@ -34,7 +34,7 @@ func (m *sim) asleep(i int) {
 		switch {
 		case s.c == nil || s.c.Loop() != i:
 		case s.closed:
-			if s.peer.Pins > 0 && !s.peer.Gone() && now > max(s.peer.NotifiedAt, s.peer.PinnedAt)+m.cfg.WriteStall+grace {
+			if s.peer.Pins() > 0 && !s.peer.Gone() && now > max(s.peer.NotifiedAt, s.peer.PinnedAt)+m.cfg.WriteStall+grace {
 				m.failf("loop %d sleeps, and memory is pinned for connection %d, which it has closed", i, s.peer.FD)
 			}
 		default:
@@ -95,7 +95,7 @@ func (s *session) overlooked(now time.Duration) string {
 	switch {
 	case s.deadline != 0 && now > s.deadline+grace:
 		return "is past its deadline"
-	case k.Pins > 0 && now > progress+m.cfg.WriteStall+grace:
+	case k.Pins() > 0 && now > progress+m.cfg.WriteStall+grace:
 		return "pins memory for a peer that takes nothing"
 	case s.pinnedTooLong(now):
 		return "has a send that has been pinned for longer than it may"
@@ -176,7 +176,7 @@ func (s *session) lagged() bool {
 
 // outstanding reports whether the engine has bytes for the peer that are queued or pinned.
 func (s *session) outstanding() bool {
-	return s.c.Queued() > 0 || s.peer.Sending() || s.peer.Pins > 0
+	return s.c.Queued() > 0 || s.peer.Sending() || s.peer.Pins() > 0
 }
 
 func (s *session) reading() bool {

@@ -208,9 +208,9 @@ func (q *request) endSend(errno syscall.Errno) {
 		return
 	}
 	to := o.sock.Accepted()
-	o.pin = Pin{From: to - o.accepted, To: to, At: w.Punctual(), Since: w.Time()}
+	o.pin = Pin{From: to - o.accepted, To: to, At: w.Punctual()}
 	o.sock.pinned = append(o.sock.pinned, o)
-	if o.sock.Pins++; o.sock.Pins == 1 {
+	if len(o.sock.pinned) == 1 {
 		o.sock.PinnedAt = o.pin.At
 	}
 	q.r.unnotified++
@@ -291,7 +291,6 @@ func (o *send) notified() {
 // seen is the moment at which the engine takes the notification.
 func (o *send) seen() {
 	o.q.r.unnotified--
-	o.sock.Pins--
 	o.sock.longest = max(o.sock.longest, o.q.r.w.now-o.began)
 	o.sock.pinned = slices.DeleteFunc(o.sock.pinned, func(p *send) bool { return p == o })
 	o.sock.NotifiedAt = o.q.r.w.Punctual()

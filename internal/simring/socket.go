@@ -50,8 +50,7 @@ type Socket struct {
 
 // Moved is when things last moved on a socket, in punctual time.
 type Moved struct {
-	Pins       int           // zero-copy sends between completion and notification, as the engine knows it
-	PinnedAt   time.Duration // when they became more than none
+	PinnedAt   time.Duration // since when some are pinned
 	NotifiedAt time.Duration // the engine saw a notification
 	AcceptedAt time.Duration // the socket took bytes
 	ToldAt     time.Duration // the engine asked, and heard of acknowledgements
@@ -375,10 +374,12 @@ func (s *Socket) pumpRecv() {
 type Pin struct {
 	From, To int           // in the stream
 	At       time.Duration // its completion, in punctual time
-	Since    time.Time     // and as clocks tell it
 }
 
-// Pinned are the sends that are pinned now, in the order of their completion.
+// Pins is how many sends are pinned now.
+func (s *Socket) Pins() int { return len(s.pinned) }
+
+// Pinned are they, in the order of their completion.
 func (s *Socket) Pinned() iter.Seq[Pin] {
 	return func(yield func(Pin) bool) {
 		for _, o := range s.pinned {
