@@ -17,20 +17,16 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sluice/bufreg"
 	"sluice/engine"
+	"sluice/internal/bench"
 	"sluice/zc"
 )
 
@@ -48,19 +44,26 @@ func main() {
 	settle := flag.Duration("settle", 4*time.Second, "how long the adaptive policy has to settle before")
 	sizes := flag.String("sizes", "1024,4096,16384,65536,262144,1048576", "bytes of a buffer, with commas")
 	alone := flag.Bool("alone", false, "send buffers one by one, the next when the socket has the last: by default up to three leave together")
-	discard := flag.Bool("discard", false, "be the other side of loopback")
+	if n := len(bench.ChildArgs); len(os.Args) > n && slices.Equal(os.Args[1:n+1], bench.ChildArgs) { // Loopback's receiver
+		if err := bench.Child(os.Args[n+1:], os.Stdin, os.Stdout); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	flag.Parse()
-	switch {
-	case *discard:
-		log.Fatal(receive())
-	case flag.NArg() != 1 || *rounds < 1:
+	if flag.NArg() != 1 || *rounds < 1 {
 		log.Fatal("usage: adaptive [flags] ADDR|loopback")
 	}
-	addr, end, err := target(flag.Arg(0))
-	if err != nil {
-		log.Fatal(err)
+	addr := flag.Arg(0)
+	if addr == "loopback" {
+		_, peer := bench.Processors()
+		place, err := bench.Loopback(context.Background(), peer)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer place.Close() // which a fatal end does as well: it is the end of the receiver's standard input
+		addr = place.Addr
 	}
-	defer end()
 	fmt.Println("| bytes a buffer | source | copy | zero-copy | adaptive | of the better |")
 	fmt.Println("|---|---|---|---|---|---|")
 	for _, text := range strings.Split(*sizes, ",") {
@@ -73,50 +76,6 @@ func main() {
 				log.Fatal(err)
 			}
 		}
-	}
-}
-
-// target is an address that takes all that is sent to it.
-func target(addr string) (string, func(), error) {
-	if addr != "loopback" {
-		return addr, func() {}, nil
-	}
-	child := exec.Command("/proc/self/exe", "-discard")
-	child.Stderr = os.Stderr
-	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // whose end would be the child's
-	out, err := child.StdoutPipe()
-	if err == nil {
-		err = child.Start()
-	}
-	if err != nil {
-		return "", nil, err
-	}
-	_, err = fmt.Fscanln(out, &addr)
-	return addr, func() { child.Process.Kill(); child.Wait() }, err
-}
-
-// receive reads whatever comes, on another processor than the loops'.
-func receive() error {
-	set := unix.CPUSet{}
-	set.Set(min(1, runtime.NumCPU()-1))
-	if err := unix.SchedSetaffinity(0, &set); err != nil { // before there are other threads that matter
-		return err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	fmt.Println(l.Addr())
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer c.Close()
-			_, _ = io.CopyBuffer(io.Discard, struct{ io.Reader }{c}, make([]byte, 256<<10)) // not by splice
-		}()
 	}
 }
 
@@ -176,7 +135,7 @@ func measure(addr string, size, memory int, alone bool, rounds int, turn, settle
 	return nil
 }
 
-func median(v []float64) float64 { return slices.Sorted(slices.Values(v))[len(v)/2] }
+func median(v []float64) float64 { return bench.SpreadOf(v).Median }
 
 // spread is the median and the quartiles.
 func spread(v []float64) string {
@@ -196,8 +155,9 @@ type sender struct {
 }
 
 func newSender(addr string, p zc.Policy, size, memory int, alone bool) (*sender, error) {
+	cpu, _ := bench.Processors()
 	cfg := engine.Config{
-		Loops: 1, CPUs: []int{0}, Policy: p, ArenaSize: 2 * memory * max(1, bufreg.MinBuffer/size),
+		Loops: 1, CPUs: []int{cpu}, Policy: p, ArenaSize: 2 * memory * max(1, bufreg.MinBuffer/size),
 		HighWater: 2 * size, LowWater: size + 1, MaxQueued: 64 << 20, IdleTimeout: -1,
 	}
 	if alone {
